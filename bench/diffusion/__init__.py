@@ -1,0 +1,1 @@
+"""The mathematics of the forward process: schedules, time grids, noise and the denoiser."""

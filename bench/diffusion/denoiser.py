@@ -1,0 +1,85 @@
+"""The one contract between models and samplers: denoise(x, point) -> (x0, eps).
+
+Models adapt to it, never the reverse: whatever a network predicts becomes the pair of clean image
+and noise with x = alpha x0 + sigma eps.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor
+
+from bench.diffusion.schedule import Point
+from bench.errors import ModelError
+
+Parametrisation = Literal["eps", "x0", "v", "score", "velocity"]
+Pair = tuple[Tensor, Tensor]
+
+
+class Denoiser:
+    """A model as samplers see it, with the counter of its calls (NFE).
+
+    Args:
+        pair: (x, point) -> (x0, eps), both of x's shape (B, C, H, W) and dtype.
+    """
+
+    def __init__(self, pair: Callable[[Tensor, Point], Pair]) -> None:
+        self.nfe = 0
+        self._pair = pair
+
+    def __call__(self, x: Tensor, point: Point) -> Pair:
+        """x0 and eps at `point`; one network function evaluation."""
+        self.nfe += 1
+        return self._pair(x, point)
+
+
+def from_network(
+    predict: Callable[[Tensor, Point], Tensor], parametrisation: Parametrisation
+) -> Callable[[Tensor, Point], Pair]:
+    """The pair function of a network that predicts one of the usual targets.
+
+    eps; x0; v = alpha eps - sigma x0 (Salimans and Ho 2022, arXiv:2202.00512, VP only); the score
+    -eps / sigma; the velocity eps - x0 of rectified flow (Liu et al. 2022, arXiv:2209.03003).
+
+    Raises:
+        ModelError: (when called) an eps or score network at pure noise, alpha = 0, where x0 is not
+            determined by it.
+    """
+
+    def pair(x: Tensor, point: Point) -> Pair:
+        return to_pair(predict(x, point), x, point, parametrisation)
+
+    return pair
+
+
+def to_pair(output: Tensor, x: Tensor, point: Point, parametrisation: Parametrisation) -> Pair:
+    """(x0, eps) from a network's output at `point`; see `from_network`."""
+    alpha, sigma = point.alpha, point.sigma
+    match parametrisation:
+        case "x0":
+            return output, (x - alpha * output) / sigma
+        case "velocity":
+            total = alpha + sigma  # 1 for rectified flow
+            return (x - sigma * output) / total, (x + alpha * output) / total
+        case "v":
+            norm = alpha**2 + sigma**2  # 1 for VP
+            return (alpha * x - sigma * output) / norm, (sigma * x + alpha * output) / norm
+        case "eps" | "score":
+            if math.isclose(alpha, 0.0, abs_tol=1e-12):
+                raise ModelError(
+                    f"A network that predicts {parametrisation} says nothing about x0 at pure "
+                    f"noise (t = {point.t:g}, alpha = 0). Start the grid below it."
+                )
+            eps = output if parametrisation == "eps" else -sigma * output
+            return (x - sigma * eps) / alpha, eps
+
+
+def clip_x0(x: Tensor, x0: Tensor, point: Point) -> Pair:
+    """x0 clipped to the images' range [-1, 1], and the eps that goes with it.
+
+    Re-deriving eps makes the posterior mean of Ho et al. 2020 (its clipped x0 with x_t) come out;
+    keeping the network's eps would be another sampler.
+    """
+    clipped = x0.clamp(-1.0, 1.0)
+    return clipped, (x - point.alpha * clipped) / point.sigma

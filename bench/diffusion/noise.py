@@ -1,0 +1,90 @@
+"""Counter-based noise: the k-th draw of sample i is a function of (seed, i, k) and nothing else.
+
+It does not matter which batch, job, device or order of work asks for it, or what was drawn
+before. Philox 4x64-10 (numpy's, whose bit stream numpy guarantees) has the seed as its key and
+(block, draw, sample, 0) as its counter, so no two (seed, sample, draw) share a block. Its bits
+become normals by the Box-Muller transform on the state's device: the bits are equal on every
+device, the normals to float32 rounding of log and cos (about 1e-6), and bit-equal on one device.
+
+Reference:
+    Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox).
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_BUFFER_EMPTY = 4  # Philox hands out four words a block; 4 says that none is left over
+
+
+def normal(
+    seed: int,
+    samples: Sequence[int],
+    draw: int,
+    shape: tuple[int, ...],
+    *,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Standard normals (len(samples), *shape), float32, of one draw of each sample.
+
+    Args:
+        seed: 0 <= seed < 2**64.
+        samples: indices of the samples, each in 0..2**64 - 1, in any order.
+        draw: number of the draw, >= 0; 0 is the start x_T.
+        shape: shape of one sample.
+        device: where the normals are made.
+
+    Normals reach |z| = 6.7 (31-bit uniforms).
+    """
+    count = math.prod(shape)
+    pairs = (count + 1) // 2
+    words = np.empty((len(samples), pairs), dtype=np.uint64)
+    philox = np.random.Philox(key=seed)
+    state = philox.state
+    for row, sample in zip(words, samples, strict=True):
+        state["state"]["counter"][:] = (0, draw, sample, 0)
+        state["buffer_pos"] = _BUFFER_EMPTY
+        philox.state = state
+        row[:] = philox.random_raw(pairs)
+    # Little-endian halves of the words, the first `pairs` for radii, the others for angles.
+    bits = torch.from_numpy(words.astype("<u8", copy=False).view("<i4")).to(device)
+    radius_bits, angle_bits = bits[:, :pairs].contiguous(), bits[:, pairs:].contiguous()
+    # Uniform in (2^-32, 1], with small values resolved: the tail of the normal comes from them.
+    uniform = (radius_bits & 0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31)
+    radius = uniform.log_().mul_(-2.0).sqrt_()
+    angle = angle_bits.float().mul_(math.pi * 2.0**-31)
+    normals = torch.empty(len(samples), 2 * pairs, device=device)
+    torch.mul(radius, angle.cos(), out=normals[:, :pairs])
+    torch.mul(radius, angle.sin_(), out=normals[:, pairs:])
+    return normals[:, :count].reshape(len(samples), *shape)
+
+
+class Noise:
+    """The draws of a batch of samples, one after another: each call gives the next draw.
+
+    >>> noise = Noise(seed=0, samples=range(4), shape=(3, 32, 32))
+    >>> noise().shape, noise.draws
+    (torch.Size([4, 3, 32, 32]), 1)
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        samples: Sequence[int],
+        shape: tuple[int, ...],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.draws = 0
+        self._seed, self._samples, self._shape = seed, samples, shape
+        self._device, self._dtype = device, dtype
+
+    def __call__(self) -> Tensor:
+        """The next draw, (B, *shape)."""
+        draw = normal(self._seed, self._samples, self.draws, self._shape, device=self._device)
+        self.draws += 1
+        return draw.to(self._dtype)

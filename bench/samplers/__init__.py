@@ -1,0 +1,15 @@
+"""Samplers: one file per family, each registered by importing it here."""
+
+from bench.samplers import ancestral, classical, dpm_solver_pp, implicit
+from bench.samplers.registry import REGISTRY, Sampler, get, sample
+
+__all__ = [
+    "REGISTRY",
+    "Sampler",
+    "ancestral",
+    "classical",
+    "dpm_solver_pp",
+    "get",
+    "implicit",
+    "sample",
+]

@@ -1,0 +1,135 @@
+"""The registry of samplers: a dict filled by a decorator.
+
+A sampler is a function `(denoise, x, grid, noise, *, parameters) -> x`; its keyword-only
+arguments are the parameters a sweep may list. The decorator adds the facts that cannot be read
+from the signature. Facts are checked: a declared NFE must equal the counted one.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bench.diffusion.denoiser import Denoiser
+from bench.diffusion.noise import Noise
+from bench.diffusion.spacing import Final, TimeGrid
+from bench.errors import SweepError, nearest
+from bench.parameters import Parameter, Value, as_keywords, complete, parameters_of
+
+Params = Mapping[str, Value]
+SamplerFunction = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler and the facts about it.
+
+    Attributes:
+        name: as written in sweeps.
+        family: group in the documentation's table.
+        order: global order of convergence with the published start-up, by its parameters.
+        stochastic: whether it draws noise along the way, by its parameters.
+        calls: NFE of n steps, given whether the grid ends at sigma = 0, by its parameters.
+        paper: authors, year, arXiv id, equation or algorithm.
+        summary: the first sentence of its docstring.
+        params: YAML name -> parameter.
+    """
+
+    name: str
+    family: str
+    order: Callable[[Params], int]
+    stochastic: Callable[[Params], bool]
+    calls: Callable[[int, bool, Params], int]
+    paper: str
+    summary: str
+    function: SamplerFunction
+    params: Mapping[str, Parameter]
+
+    def complete(self, given: Mapping[str, object]) -> dict[str, Value]:
+        """All parameters in canonical form; see `bench.parameters.complete`."""
+        return complete(f'sampler "{self.name}"', self.params, given)
+
+    def nfe(self, steps: int, final: Final, params: Params) -> int:
+        """Declared NFE of `steps` steps (those that are left after duplicates)."""
+        return self.calls(steps, final == "zero", params) + (final == "denoise")
+
+    def steps_for(self, nfe: int, final: Final, params: Params) -> int:
+        """The largest number of steps that costs at most `nfe` calls; 0 if one step costs more."""
+        # Every step costs at least a call and NFE rises with the steps.
+        steps = nfe
+        while steps > 0 and self.nfe(steps, final, params) > nfe:
+            steps -= 1
+        return steps
+
+
+REGISTRY: dict[str, Sampler] = {}
+
+
+def sampler(
+    name: str,
+    *,
+    family: str,
+    paper: str,
+    order: int | Callable[[Params], int],
+    stochastic: bool | Callable[[Params], bool],
+    calls: Callable[[int, bool, Params], int] = lambda steps, ends_at_zero, params: steps,
+) -> Callable[[SamplerFunction], SamplerFunction]:
+    """Register a sampler function under `name`; see `Sampler` for the facts.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def register(function: SamplerFunction) -> SamplerFunction:
+        if name in REGISTRY:
+            raise ValueError(f'a sampler "{name}" is registered already')
+        REGISTRY[name] = Sampler(
+            name=name,
+            family=family,
+            order=order if callable(order) else lambda params: order,
+            stochastic=stochastic if callable(stochastic) else lambda params: stochastic,
+            calls=calls,
+            paper=paper,
+            summary=(function.__doc__ or "").strip().splitlines()[0],
+            function=function,
+            params=parameters_of(function),
+        )
+        return function
+
+    return register
+
+
+def get(name: str) -> Sampler:
+    """The sampler called `name`.
+
+    Raises:
+        SweepError: there is none of that name.
+    """
+    if name not in REGISTRY:
+        raise SweepError(
+            f'There is no sampler "{name}".{nearest(name, REGISTRY)} '
+            f'"bench list samplers" shows all {len(REGISTRY)}.'
+        )
+    return REGISTRY[name]
+
+
+def sample(
+    chosen: Sampler,
+    denoise: Denoiser,
+    grid: TimeGrid,
+    noise: Noise,
+    *,
+    final: Final,
+    params: Params,
+) -> Tensor:
+    """Images (B, C, H, W) in about [-1, 1] from the noise's first draw, x_T.
+
+    `params` are in canonical form; `final` says how `grid` was made to end ("denoise" adds one
+    call that returns x0 there).
+    """
+    start = grid.points[0]
+    x = grid.schedule.prior_std(start) * noise()
+    x = chosen.function(denoise, x, grid, noise, **as_keywords(params))
+    if final == "denoise":
+        x, _ = denoise(x, grid.points[-1])
+    return x
