@@ -56,6 +56,7 @@ class Parameter:
         Raises:
             SweepError: it is none of what the annotation allows.
         """
+        canonical: Value
         for choice in _choices(self.annotation):
             fits, canonical = _match(choice, value)
             if fits:
