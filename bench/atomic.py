@@ -2,24 +2,24 @@
 
 A file is written under a temporary name in its own folder, flushed to the disk and renamed: at
 every moment, also after a SIGKILL or a full disk, there is the old file, the new file or none.
-The temporary name carries host and process id, so that what a killed process left behind can be
+The temporary name carries machine and process id, so that what a killed process left behind can be
 told from what a live one is writing (`clean`).
 """
 
 import errno
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+from bench import process
 from bench.errors import ResultError
 
 SUFFIX = ".tmp"
 ABANDONED_AFTER = 3600.0
-"""Seconds after which a temporary file of another host counts as abandoned."""
+"""Seconds after which a temporary file of another machine counts as abandoned."""
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full. Free some space or choose another folder with --results",
@@ -69,7 +69,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         ResultError: Disk full, quota, no permission, read-only or vanished folder. The old file,
             if there was one, is untouched, and no temporary file stays.
     """
-    temporary = path.with_name(f".{path.name}~{_here()}~{uuid4().hex[:8]}{SUFFIX}")
+    temporary = temporary_name(path)
     with explained(path):
         try:
             with temporary.open("xb") as file:
@@ -89,10 +89,16 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else uses and that `clean` knows the writer of."""
+    writer = f"{process.machine()}~{os.getpid()}~{uuid4().hex[:8]}"
+    return path.with_name(f".{path.name}~{writer}{SUFFIX}")
+
+
 def clean(folder: Path) -> int:
     """Removes temporary files in `folder` whose writer is gone; returns how many.
 
-    On this host the writer's process id decides, elsewhere the age of the file.
+    On this machine the writer's process id decides, elsewhere the age of the file.
     """
     removed = 0
     for temporary in folder.glob(f".*{SUFFIX}"):
@@ -103,26 +109,11 @@ def clean(folder: Path) -> int:
     return removed
 
 
-def alive(pid: int) -> bool:
-    """Whether a process with this id runs on this host."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it runs, under another user
-        return True
-    return True
-
-
 def _abandoned(temporary: Path) -> bool:
-    owner = temporary.name.removesuffix(SUFFIX).rsplit("~", 3)
-    if len(owner) == 4 and owner[1] == socket.gethostname() and owner[2].isdecimal():
-        return not alive(int(owner[2]))
+    match temporary.name.removesuffix(SUFFIX).rsplit("~", 3):
+        case [_, machine, pid, _] if machine == process.machine() and pid.isdecimal():
+            return process.started(int(pid)) is None
     return time.time() - temporary.stat().st_mtime > ABANDONED_AFTER
-
-
-def _here() -> str:
-    return f"{socket.gethostname()}~{os.getpid()}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,163 @@
+"""Chunks: the unit in which a cell is generated, resumed and, later, split over jobs.
+
+`results/<sweep>/work/<key>/` holds, while a cell is under way,
+
+    chunk-00000.npz   features of its images by extractor, and a header (json): what it was made
+                      with (the stamp), model calls, seconds, peak memory. The last 32 bytes are
+                      the sha256 of all before them; numpy.load reads the file all the same.
+    samples.npy       the first images of the cell, uint8 (N, C, H, W); stays for the report
+    ledger.jsonl      a line for every chunk computed or refused, for people and tests; stays
+    claim             who works on the cell (bench.claim)
+
+A chunk is used again only if its stamp is that of the run at hand: same cell, fingerprint, model,
+extractors and numerics. Any other chunk is refused with the reason, and computed again.
+"""
+
+import io
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import atomic
+from bench.errors import ResultError
+
+FORMAT = 1
+LEDGER = "ledger.jsonl"
+SAMPLES = "samples.npy"
+TOLERANCE = 1e-9
+"""How far two fingerprints of the same arithmetic may be apart, on different machines."""
+
+_DIGEST_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Features of consecutive samples of a cell, and what they cost.
+
+    Attributes:
+        features: extractor name -> float32 (n, d).
+        calls: model calls per image.
+        seconds: {"sampling", "features"}.
+        peak_memory_mb: of the process or the GPU's allocator until then.
+    """
+
+    features: Mapping[str, NDArray[np.float32]]
+    calls: int
+    seconds: dict[str, float]
+    peak_memory_mb: float
+
+
+def folder_of(results: Path, key: str) -> Path:
+    """The work folder of cell `key` in the sweep's results folder."""
+    return results / "work" / key
+
+
+def path_of(folder: Path, index: int) -> Path:
+    """The file of chunk `index` in a cell's work folder."""
+    return folder / f"chunk-{index:05d}.npz"
+
+
+def finished(folder: Path) -> int:
+    """How many chunks of a cell lie in its work folder."""
+    return sum(1 for _ in folder.glob("chunk-*.npz"))
+
+
+def write(folder: Path, index: int, chunk: Chunk, stamp: Mapping[str, Any]) -> None:
+    """Writes chunk `index` atomically and notes it in the ledger.
+
+    Args:
+        folder: the cell's work folder.
+        index: number of the chunk.
+        chunk: what to write.
+        stamp: what determines the bytes, as JSON values; compared by `read`.
+
+    Raises:
+        ResultError: It cannot be written.
+    """
+    header = {"format": FORMAT, "stamp": stamp, "calls": chunk.calls}
+    header |= {"seconds": chunk.seconds, "peak_memory_mb": chunk.peak_memory_mb}
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.array(json.dumps(header)), **chunk.features)  # type: ignore[arg-type]
+    data = buffer.getvalue()
+    atomic.write_bytes(path_of(folder, index), data + sha256(data).digest())
+    images = len(next(iter(chunk.features.values())))
+    note(folder, "computed", chunk=index, images=images, seconds=sum(chunk.seconds.values()))
+
+
+def read(folder: Path, index: int, stamp: Mapping[str, Any]) -> Chunk | None:
+    """Chunk `index`, or None if it was not computed yet.
+
+    Raises:
+        ResultError: It is damaged, or was made with something else; the message says with what.
+    """
+    path = path_of(folder, index)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if sha256(body).digest() != digest:
+        raise ResultError(f"{path} is damaged or cut short ({len(data)} bytes).")
+    with np.load(io.BytesIO(body)) as arrays:
+        header = json.loads(str(arrays["header"]))
+        if header["format"] != FORMAT:
+            raise ResultError(f"{path} has format {header['format']}; expected {FORMAT}.")
+        if difference := _difference(header["stamp"], stamp):
+            raise ResultError(f"{path} was made with another {difference}.")
+        features = {name: arrays[name] for name in arrays.files if name != "header"}
+    return Chunk(features, header["calls"], header["seconds"], header["peak_memory_mb"])
+
+
+def discard(folder: Path) -> None:
+    """Removes the chunks of a cell that has its record; samples and ledger stay."""
+    for path in folder.glob("chunk-*.npz"):
+        path.unlink(missing_ok=True)
+
+
+def write_samples(folder: Path, images: NDArray[np.uint8]) -> None:
+    """Keeps the first images of a cell for the report."""
+    buffer = io.BytesIO()
+    np.save(buffer, images)
+    atomic.write_bytes(folder / SAMPLES, buffer.getvalue())
+
+
+def note(folder: Path, event: str, **facts: Any) -> None:
+    """Appends a line to the ledger: event, facts, time, host and process.
+
+    Raises:
+        ResultError: It cannot be written.
+    """
+    time = datetime.now(UTC).isoformat(timespec="milliseconds")
+    entry = {"event": event, **facts, "time": time, "host": socket.gethostname()}
+    line = json.dumps(entry | {"pid": os.getpid()}) + "\n"
+    path = folder / LEDGER
+    with atomic.explained(path), path.open("ab", buffering=0) as file:
+        file.write(line.encode())  # one write of one line: lines of two processes never mix
+
+
+def same_fingerprint(found: list[float], expected: list[float]) -> bool:
+    """Whether two fingerprints show the same arithmetic."""
+    return len(found) == len(expected) and all(
+        abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Names the first thing in which two stamps differ, with both values where they are short."""
+    for name, value in expected.items():
+        was = found.get(name)
+        if name == "fingerprint" and was is not None:
+            if not same_fingerprint(was, value):
+                return "sampler arithmetic (its fingerprint changed)"
+        elif was != value:
+            return f"{name.replace('_', ' ')} ({was}; now {value})"
+    return ""

@@ -1,0 +1,181 @@
+"""Claims: at most one process works on a cell, wherever it runs, and the dead hold nothing.
+
+A claim is a file that comes into being complete or not at all. Its owner touches it every few
+seconds (the heartbeat). It is stale when its owner is known to be gone (same machine, no such
+process), belonged to an earlier life of the same cluster job, or has had no heartbeat for two
+minutes, by the clock of the file system: clocks of the machines may differ.
+
+Claims save work, they do not guard the numbers: two processes on one cell, which a pause of
+minutes can bring about, write the same bytes.
+"""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from bench import atomic, process
+
+HEARTBEAT = 10.0
+"""Seconds between two signs of life."""
+STALE_AFTER = 120.0
+"""Seconds without a sign of life after which an owner counts as dead."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a claim.
+
+    Attributes:
+        machine: host, boot and container (`bench.process.machine`).
+        host: name of the host, for people.
+        pid, started: the process and its start time.
+        job: id of the cluster job, which survives a requeue, or "".
+        token: unique to this claim.
+    """
+
+    machine: str
+    host: str
+    pid: int
+    started: int
+    job: str
+    token: str
+
+    @classmethod
+    def this(cls, job: str = "") -> Self:
+        """The owner that a claim made here and now would have."""
+        pid = os.getpid()
+        host, started = socket.gethostname(), process.started(pid) or 0
+        return cls(process.machine(), host, pid, started, job, uuid4().hex)
+
+
+class Claim:
+    """A held claim; made by `claimed`."""
+
+    def __init__(self, path: Path, owner: Owner) -> None:
+        self._path, self._text = path, json.dumps(asdict(owner))
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process has taken it over, because this one was silent for too long."""
+        return _text(self._path) != self._text
+
+
+@contextmanager
+def claimed(path: Path, job: str = "") -> Iterator[Claim | None]:
+    """Holds the claim `path` for the time of the block; gives None if a live owner has it.
+
+    Args:
+        path: the claim's file; its folder exists.
+        job: id of the cluster job this process belongs to, if it does.
+
+    Raises:
+        ResultError: The folder cannot be written.
+    """
+    owner = Owner.this(job)
+    claim = Claim(path, owner)
+    if not _acquire(path, owner):
+        yield None
+        return
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(claim, path, ended), daemon=True)
+    heart.start()
+    try:
+        yield claim
+    finally:
+        ended.set()
+        heart.join()
+        if not claim.lost:
+            path.unlink(missing_ok=True)
+
+
+def holder(path: Path) -> Owner | None:
+    """The live owner of the claim `path`, or None if there is no claim or a stale one."""
+    text = _text(path)
+    return None if text is None or _stale(path, text, job="") else _owner(text)
+
+
+def _acquire(path: Path, owner: Owner) -> bool:
+    """Creates the claim, unless a live owner has it."""
+    mine = atomic.temporary_name(path)
+    with atomic.explained(mine):
+        mine.write_text(json.dumps(asdict(owner)))
+    try:
+        while True:
+            try:
+                os.link(mine, path)  # exclusive also on NFS, and never half a file
+                return True
+            except FileExistsError:
+                pass
+            text = _text(path)
+            if text is None:
+                continue
+            if not _stale(path, text, owner.job):
+                return False
+            _remove(path, text)
+    finally:
+        mine.unlink(missing_ok=True)
+
+
+def _remove(path: Path, judged: str) -> None:
+    """Removes the claim whose text was judged stale, and no fresh one that replaced it since."""
+    aside = atomic.temporary_name(path)
+    try:
+        path.rename(aside)
+    except FileNotFoundError:  # another process was faster
+        return
+    if _text(aside) != judged:
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+
+
+def _stale(path: Path, text: str, job: str) -> bool:
+    owner = _owner(text)
+    if owner is not None:
+        if job and owner.job == job:
+            return True
+        if owner.machine == process.machine():
+            return process.started(owner.pid) != owner.started
+    try:
+        return _now(path.parent) - path.stat().st_mtime > STALE_AFTER
+    except FileNotFoundError:
+        return False
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock that stamps the files of `folder`."""
+    probe = atomic.temporary_name(folder / "clock")
+    with atomic.explained(probe):
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    return now
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return None
+
+
+def _owner(text: str) -> Owner | None:
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError):  # of another version
+        return None
+
+
+def _beat(claim: Claim, path: Path, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT):
+        with suppress(OSError):  # a file server that is away for a moment
+            if claim.lost:
+                return
+            os.utime(path)

@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import chunks
+from bench.chunks import Chunk
+from bench.errors import ResultError
+
+STAMP: dict[str, Any] = {
+    "key": "0123456789abcdef",
+    "fingerprint": [0.5, -2.0],
+    "model_digest": "aa",
+    "extractors": {"tiny": "bb"},
+    "numerics": {"device": "cpu", "dtype": "float32", "batch": 32, "threads": 1},
+    "chunk": 64,
+}
+
+
+def a_chunk() -> Chunk:
+    features = np.random.default_rng(0).normal(size=(64, 16)).astype(np.float32)
+    return Chunk({"tiny": features}, 10, {"sampling": 1.5, "features": 0.5}, 100.0)
+
+
+def test_round_trip_and_ledger(tmp_path: Path) -> None:
+    assert chunks.read(tmp_path, 3, STAMP) is None
+    chunks.write(tmp_path, 3, a_chunk(), STAMP)
+    read = chunks.read(tmp_path, 3, json.loads(json.dumps(STAMP)))
+    assert read is not None
+    assert read.features["tiny"].tobytes() == a_chunk().features["tiny"].tobytes()
+    assert (read.calls, read.seconds) == (10, {"sampling": 1.5, "features": 0.5})
+    assert chunks.finished(tmp_path) == 1
+    (line,) = (tmp_path / chunks.LEDGER).read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["event"], entry["chunk"], entry["images"]) == ("computed", 3, 64)
+    with np.load(chunks.path_of(tmp_path, 3)) as arrays:
+        assert sorted(arrays.files) == ["header", "tiny"], "people can read it with numpy alone"
+    chunks.discard(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [chunks.LEDGER]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"fingerprint": [0.5, -2.000001]}, r"sampler arithmetic \(its fingerprint changed\)"),
+        ({"model_digest": "cc"}, r"model digest \(aa; now cc\)"),
+        ({"extractors": {"tiny": "dd"}}, "extractors"),
+        ({"numerics": {"device": "cpu", "threads": 2}}, "numerics"),
+        ({"chunk": 32}, r"chunk \(64; now 32\)"),
+    ],
+    ids=["fingerprint", "model", "extractor", "numerics", "chunk size"],
+)
+def test_chunk_made_with_something_else_is_refused(
+    tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    chunks.write(tmp_path, 0, a_chunk(), STAMP)
+    with pytest.raises(ResultError, match=rf"chunk-00000.npz was made with another {named}"):
+        chunks.read(tmp_path, 0, STAMP | change)
+
+
+def test_fingerprints_of_two_machines_are_the_same(tmp_path: Path) -> None:
+    chunks.write(tmp_path, 0, a_chunk(), STAMP)
+    assert chunks.read(tmp_path, 0, STAMP | {"fingerprint": [0.5 + 1e-12, -2.0]}) is not None
+
+
+def test_every_kind_of_damage_is_seen(tmp_path: Path) -> None:
+    chunks.write(tmp_path, 0, a_chunk(), STAMP)
+    path = chunks.path_of(tmp_path, 0)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(1)
+    damaged = [whole[:length] for length in (0, 1, 31, 32, 500, len(whole) - 1)]
+    for position in rng.integers(len(whole), size=200):
+        flipped = bytearray(whole)
+        flipped[position] ^= 1 << int(rng.integers(8))
+        damaged.append(bytes(flipped))
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(ResultError, match=r"is damaged or cut short"):
+            chunks.read(tmp_path, 0, STAMP)
