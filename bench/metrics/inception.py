@@ -1,0 +1,162 @@
+"""The Inception-v3 of the FID paper, through torch-fidelity: network, weights and resize.
+
+Bytes go in; the network resizes them to 299 x 299 with TensorFlow 1's bilinear filter (no
+half-pixel centres, no antialiasing), scales them to (x - 128) / 128 and gives the 2048 averages
+before the classifier. Another resize is another metric: see METRICS in `bench.metrics.registry`.
+
+Reference: M. Heusel et al., 2017, arXiv:1706.08500 (the metric); A. Obukhov et al., torch-fidelity,
+doi:10.5281/zenodo.4957738 (the port of the TensorFlow graph and its weights).
+"""
+
+import hashlib
+import os
+import pickle
+import shutil
+import urllib.request
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from torch_fidelity.feature_extractor_inceptionv3 import (
+    URL_INCEPTION_V3,
+    FeatureExtractorInceptionV3,
+)
+
+from bench.errors import MetricError
+from bench.metrics.images import check_images
+
+FILE: str = URL_INCEPTION_V3.rsplit("/", 1)[-1]
+PUBLISHED = FILE.removesuffix(".pth").rsplit("-", 1)[-1]
+"""How the sha256 of the published weights begins; the file carries it in its name."""
+VARIABLE = "BENCH_INCEPTION"
+TIMEOUT = 20.0
+"""Seconds without an answer after which a machine counts as one without network."""
+SLICE = 50
+"""Images that go through the network at once: 0.3 GB; larger slices are not faster."""
+
+
+class Inception:
+    """An extractor of 2048 float32 features; it computes in float32 on every device.
+
+    Args:
+        path: the weights file; refused unless every tensor of the network is in it.
+        device: where to compute.
+
+    Raises:
+        MetricError: the file is missing, damaged or of another network.
+    """
+
+    dim = 2048
+    resize = "tf1-bilinear-299"
+    numerics = "float32"
+
+    def __init__(self, path: Path, device: torch.device | str) -> None:
+        self.digest = sha256(path)
+        self.published = self.digest.startswith(PUBLISHED)
+        self.name = "inception-v3" if self.published else f"inception-{self.digest[:8]}"
+        self._network = _network(path).to(device)
+        self._device = torch.device(device)
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of uint8 images (B, 3, H, W), as float32 of shape (B, 2048) on the device.
+
+        Raises:
+            MetricError: images of another type or shape.
+        """
+        check_images(images)
+        # TF32 and a surrounding autocast would move features by 1e-3 and more: not a FID.
+        with (
+            torch.autocast(self._device.type, enabled=False),
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+        ):
+            parts = [self._network(part.to(self._device))[0] for part in torch.split(images, SLICE)]
+        return torch.cat(parts)
+
+
+def find_weights() -> Path:
+    """The weights file: BENCH_INCEPTION, else torch-fidelity's own place, else downloaded to there.
+
+    Raises:
+        MetricError: BENCH_INCEPTION names no file; or the file is nowhere and cannot be had.
+    """
+    named = os.environ.get(VARIABLE)
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise MetricError(
+                f"{VARIABLE} is {named}, and there is no such file. Set it to the Inception "
+                f"weights ({FILE}), or unset it to have them downloaded."
+            )
+        return path
+    path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
+    if not path.is_file():
+        _download(URL_INCEPTION_V3, path)
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes.
+
+    Raises:
+        MetricError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MetricError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _network(path: Path) -> torch.nn.Module:
+    """torch-fidelity's network with the weights at `path`.
+
+    It would unpickle whatever it is given, so torch's restricted unpickler reads the file first.
+    """
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise MetricError(
+            f"Inception weights at {path} cannot be read: the file is incomplete or not a file of "
+            f"weights ({_first_line(error)}). Put {FILE} there, from {URL_INCEPTION_V3}."
+        ) from None
+    try:
+        network: torch.nn.Module = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+        )
+    except (RuntimeError, TypeError, AttributeError):
+        count = len(tensors) if isinstance(tensors, dict) else 0
+        raise MetricError(
+            f"Inception weights at {path} are of another network: {count} entries, and not the 566 "
+            f"that are needed. Put {FILE} there, from {URL_INCEPTION_V3}; torchvision's Inception "
+            "is another network."
+        ) from None
+    return network
+
+
+def _download(url: str, path: Path) -> None:
+    """Fetch the weights under a temporary name and rename them once their digest is right."""
+    temporary = path.with_name(f".{path.name}~{uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, temporary.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        digest = sha256(temporary)
+        if not digest.startswith(PUBLISHED):
+            raise MetricError(
+                f"What {url} sent is not the published file: its sha256 begins with {digest[:8]}, "
+                f"not {PUBLISHED}. Put {FILE} at {path}, or set {VARIABLE} to where it is."
+            )
+        temporary.replace(path)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise MetricError(
+            f"Inception weights are not at {path} and could not be downloaded ({reason}). "
+            f"Put the file there, from {url}, or set {VARIABLE} to where it is."
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,464 @@
+"""Reference statistics: the moments of the images that samples are compared with.
+
+A file is an npz with `mu` (d,), `sigma` (d, d, divided by n - 1) and `n`, as other tools read them,
+and `certificate`: JSON that says how they were made (from what, with which extractor, rounded
+how). A file that does not fit the extractor in use is refused before anything is sampled.
+
+Statistics under a name are looked for among the user's own (`cache_folder`), which win, and among
+those that ship with the package; statistics under a path are read from there.
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+import bench
+from bench import atomic
+from bench.diffusion.noise import Noise
+from bench.errors import MetricError, nearest
+from bench.metrics.images import QUANTISER, batches, open_npz, read_array, read_npz, to_uint8
+from bench.metrics.moments import Array, Moments
+from bench.metrics.protocol import Extractor
+
+FORMAT = 1
+AS_STORED = "as stored"
+"""In place of a quantiser: the images were bytes to begin with."""
+DRAWS = 50_000
+"""Exact draws in the statistics of a model: as many as CIFAR-10 has training images."""
+DRAWS_SEED = 2**63
+"""Seed of these draws, out of the way of the seeds of sweeps: a cell that shared its noise with the
+reference would look better than it is."""
+CIFAR10 = {"cifar10-train": True, "cifar10-test": False}
+_BATCH = 500
+
+Certificate = dict[str, Any]
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and of all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Moments of reference images with their birth certificate.
+
+    Args:
+        name: what a sweep calls it.
+        moments: of the features of the images.
+        certificate: source, count, extractor, quantiser, versions; empty for statistics of other
+            tools, which say nothing about themselves.
+        digest: sha256 of the numbers, whatever file they are in.
+    """
+
+    name: str
+    moments: Moments
+    certificate: Certificate
+    digest: str
+
+
+def load(reference: str, extractor: Extractor, metric: str) -> Reference:
+    """The statistics that a sweep calls `reference`, in the features of `extractor`.
+
+    Args:
+        reference: a name (`cifar10-train`) or the path of an npz.
+        extractor: what the samples will go through.
+        metric: the metric that asks, for the command that a message recommends.
+
+    Raises:
+        MetricError: nothing under this name; a file that is damaged, or of another extractor,
+            quantiser or dimension. The message says how to build the right one.
+    """
+    if is_path(reference):
+        found = read(Path(reference))
+        problem = mismatch(found, extractor)
+        if problem:
+            source = found.certificate.get("source", "IMAGES.npz")
+            raise MetricError(
+                f"{reference} {problem}. Rebuild with "
+                f'"bench reference {source} --metric {metric} --out {reference}".'
+            )
+        return found
+    problems = []
+    for path in (place(reference, extractor), shipped(reference, extractor)):
+        if path.is_file():
+            found = read(path)
+            problem = mismatch(found, extractor)
+            if not problem:
+                return found
+            problems.append(f"{path} {problem}.")
+    if problems:
+        raise MetricError(
+            f'{" ".join(problems)} Rebuild with "bench reference {reference} --metric {metric}".'
+        )
+    raise MetricError(
+        f'There are no statistics of "{reference}" in the features of {extractor.name}.'
+        f'{nearest(reference, _known(extractor) - {reference})} Build them with "bench reference '
+        f'{reference} --metric {metric}", or give the path of an npz file.'
+    )
+
+
+def is_path(reference: str) -> bool:
+    """Whether a sweep means a file by this, rather than a name."""
+    return reference.endswith(".npz") or "/" in reference or os.sep in reference
+
+
+def read(path: Path) -> Reference:
+    """The statistics in an npz file, whoever made it.
+
+    Raises:
+        MetricError: not such a file, or numbers that no covariance can have.
+    """
+    arrays = open_npz(path)
+    if not {"mu", "sigma"} <= set(arrays):
+        held = ", ".join(f'"{name}"' for name in arrays) or "nothing"
+        raise MetricError(
+            f'{path} holds {held}; expected "mu" and "sigma". If it holds images, build their '
+            f'statistics with "bench reference {path}".'
+        )
+    mu, sigma = read_array(arrays, "mu", path), read_array(arrays, "sigma", path)
+    for name, values in (("mu", mu), ("sigma", sigma)):
+        if values.dtype.kind != "f":
+            raise MetricError(f"{path}: {name} is {values.dtype}; expected floating point.")
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).sum())
+            raise MetricError(
+                f"{path}: {bad} of {values.size} numbers of {name} are not finite. Build it again."
+            )
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise MetricError(
+            f"{path}: mu has the shape {mu.shape} and sigma {sigma.shape}; "
+            "expected (d,) and (d, d). Build it again."
+        )
+    if sigma.dtype != np.float64:
+        raise MetricError(
+            f"{path}: sigma is {sigma.dtype}; expected float64, since rounding in a covariance "
+            "moves the distance by more than samplers differ. Build it again."
+        )
+    mean, covariance = mu.astype(np.float64), sigma.astype(np.float64)
+    skew = float(np.abs(covariance - covariance.T).max(initial=0.0))
+    if skew > 1e-9 * float(np.abs(covariance).max(initial=0.0)):
+        raise MetricError(
+            f"{path}: sigma is not symmetric (off by {skew:.3g}); no covariance is that. "
+            "Build it again."
+        )
+    certificate = _certificate(arrays, path)
+    # Other tools do not say how many images they had. That it was more than d is what makes their
+    # covariance usable at all, and the count is used for nothing but the rank.
+    count = int(certificate["count"]) if certificate else len(mean) + 1
+    return Reference(
+        name=certificate.get("name", path.stem),
+        moments=Moments(count, mean, covariance * (count - 1)),
+        certificate=certificate,
+        digest=_digest(count, mean, covariance),
+    )
+
+
+def mismatch(reference: Reference, extractor: Extractor) -> str:
+    """Why `reference` cannot be used with `extractor`, as the end of a sentence; "" if it can."""
+    found, expected = reference.moments.dim, extractor.dim
+    if found != expected:
+        return f"holds {found}-dimensional statistics; {extractor.name} gives {expected}"
+    certificate = reference.certificate
+    if not certificate:
+        # The only statistics without a certificate in circulation are those of the FID.
+        if extractor.name == "inception-v3":
+            return ""
+        return (
+            "does not say how it was made, so it can only be taken for statistics of the published "
+            f"Inception-v3; the extractor is {extractor.name}"
+        )
+    made = certificate["extractor"]
+    for key, value in _describe(extractor).items():
+        if made.get(key) != value:
+            return (
+                f"was made with {made.get('name')} of another {key} ({_short(made.get(key))}); "
+                f"{extractor.name} has {_short(value)}"
+                if key != "name"
+                else f"was made with {made.get('name')}; the extractor is {value}"
+            )
+    quantiser = certificate["quantiser"]
+    if quantiser not in (AS_STORED, QUANTISER):
+        return f'was made from images quantised by "{quantiser}"; expected "{QUANTISER}"'
+    return ""
+
+
+def save(path: Path, reference: Reference) -> None:
+    """Write statistics and certificate to `path`, replaced in one step.
+
+    Raises:
+        ResultError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        mu=reference.moments.mean,
+        sigma=reference.moments.covariance,
+        n=np.int64(reference.moments.count),
+        certificate=np.array(json.dumps(reference.certificate, sort_keys=True)),
+    )
+    atomic.make_folder(path.parent)
+    atomic.write_bytes(path, buffer.getvalue())
+
+
+def cache_folder() -> Path:
+    """Where statistics and data sets of this user are kept: BENCH_CACHE, else ~/.cache/bench."""
+    named = os.environ.get("BENCH_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
+
+
+def place(name: str, extractor: Extractor) -> Path:
+    """Where `bench reference` keeps statistics of this name."""
+    return cache_folder() / "reference" / f"{name}.{extractor.name}.npz"
+
+
+def shipped(name: str, extractor: Extractor) -> Path:
+    """Where statistics of this name are in the package, if it has them."""
+    return Path(str(resources.files(bench))) / "assets/reference" / f"{name}.{extractor.name}.npz"
+
+
+class Drawable(Protocol):
+    """The part of a model that statistics need: exact draws from its distribution."""
+
+    @property
+    def digest(self) -> str:
+        """Of its weights and settings."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+
+    def draw(self, noise: Noise, /) -> torch.Tensor | None:
+        """Images (B, C, H, W) in [-1, 1], or None where the model has no exact draws."""
+
+
+def from_cifar10(
+    name: str, extractor: Extractor, *, data: Path | None = None, progress: Progress | None = None
+) -> Reference:
+    """Statistics of CIFAR-10's training or test images, through torchvision.
+
+    Args:
+        name: `cifar10-train` or `cifar10-test`.
+        extractor: whose features.
+        data: folder with torchvision's `cifar-10-batches-py`; downloaded to it if absent.
+        progress: see `Progress`.
+
+    Raises:
+        MetricError: the data set is not there and cannot be downloaded.
+
+    Reference: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+    """
+    from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+
+    folder = data or cache_folder() / "data"
+    try:
+        images = TorchvisionCIFAR10(str(folder), train=CIFAR10[name], download=True).data
+    except (OSError, RuntimeError) as error:
+        raise MetricError(
+            f"CIFAR-10 is not in {folder} and could not be downloaded ({error}). Put the folder "
+            "cifar-10-batches-py there (https://www.cs.toronto.edu/~kriz/cifar.html), or give an "
+            f'npz of its images: "bench reference IMAGES.npz --name {name}".'
+        ) from None
+    details = {"dataset": "CIFAR-10", "split": name.removeprefix("cifar10-")}
+    return from_images(
+        images, extractor, name=name, source=name, details=details, progress=progress
+    )
+
+
+def from_npz(
+    path: Path,
+    extractor: Extractor,
+    *,
+    name: str | None = None,
+    details: dict[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Reference:
+    """Statistics of the images in an npz (`arr_0`, uint8 (N, H, W, 3)); named after the file.
+
+    Raises:
+        MetricError: the file does not hold such images.
+    """
+    return from_images(
+        read_npz(path),
+        extractor,
+        name=name or path.stem,
+        source=str(path),
+        details=details or {},
+        progress=progress,
+    )
+
+
+def from_images(
+    images: np.ndarray[Any, np.dtype[np.uint8]],
+    extractor: Extractor,
+    *,
+    name: str,
+    source: str,
+    details: dict[str, str],
+    progress: Progress | None = None,
+) -> Reference:
+    """Statistics of stored images, uint8 of shape (N, H, W, 3).
+
+    Args:
+        images: at least two.
+        extractor: whose features.
+        name: of the reference.
+        source: what `bench reference` was given, so that a message can say how to repeat it.
+        details: more facts for the certificate (data set, split).
+        progress: see `Progress`.
+    """
+    return _build(
+        batches(images, _BATCH),
+        len(images),
+        extractor,
+        name=name,
+        source=source,
+        quantiser=AS_STORED,
+        details=details,
+        progress=progress,
+    )
+
+
+def from_model(
+    model: Drawable,
+    name: str,
+    extractor: Extractor,
+    *,
+    count: int = DRAWS,
+    seed: int = DRAWS_SEED,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Reference:
+    """Statistics of exact draws from a model, rounded as samples are.
+
+    A sampler that solved the model's equations perfectly would have these statistics, so the
+    distance to them is the sampler's error alone.
+
+    Args:
+        model: one with exact draws.
+        name: of the model, and of the reference.
+        extractor: whose features.
+        count: number of draws. Statistics of few images are noisy, and the noise adds to every
+            distance about as much as that of `count` samples does.
+        seed: of the draws; no sweep that is compared with them may use it.
+        device: where the model is.
+        progress: see `Progress`.
+
+    Raises:
+        MetricError: the model has no exact draws.
+    """
+
+    def draws() -> Iterator[torch.Tensor]:
+        for start in range(0, count, _BATCH):
+            samples = range(start, min(start + _BATCH, count))
+            x = model.draw(Noise(seed, samples, model.shape, device=device))
+            if x is None:
+                raise MetricError(
+                    f'The model "{name}" has no exact draws, so it cannot be its own reference. '
+                    "Use the images that it was trained on."
+                )
+            yield to_uint8(x)
+
+    return _build(
+        draws(),
+        count,
+        extractor,
+        name=name,
+        source=name,
+        quantiser=QUANTISER,
+        details={"model_digest": model.digest, "seed": str(seed)},
+        progress=progress,
+    )
+
+
+def _build(
+    images: Iterable[torch.Tensor],
+    total: int,
+    extractor: Extractor,
+    *,
+    name: str,
+    source: str,
+    quantiser: str,
+    details: dict[str, str],
+    progress: Progress | None,
+) -> Reference:
+    moments = Moments.empty(extractor.dim)
+    for batch in images:
+        moments += Moments.from_features(extractor(batch).cpu().numpy())
+        if progress:
+            progress(moments.count, total)
+    certificate = {
+        "format": FORMAT,
+        "name": name,
+        "source": source,
+        **details,
+        "count": moments.count,
+        "extractor": _describe(extractor),
+        "quantiser": quantiser,
+        "versions": {
+            "bench": bench.__version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+    }
+    digest = _digest(moments.count, moments.mean, moments.covariance)
+    return Reference(name, moments, certificate, digest)
+
+
+def _describe(extractor: Extractor) -> dict[str, str]:
+    return {
+        "name": extractor.name,
+        "digest": extractor.digest,
+        "numerics": extractor.numerics,
+        "resize": extractor.resize,
+    }
+
+
+def _certificate(arrays: "np.lib.npyio.NpzFile", path: Path) -> Certificate:
+    if "certificate" not in arrays:
+        return {}
+    try:
+        certificate = json.loads(str(read_array(arrays, "certificate", path)))
+        version = certificate["format"]
+    except (ValueError, TypeError, KeyError):
+        raise MetricError(f"{path}: its certificate cannot be read. Build it again.") from None
+    if version != FORMAT:
+        raise MetricError(
+            f"{path} has a certificate of format {version}; this version of bench reads "
+            f"{FORMAT}. Build the file again, or update bench."
+        )
+    missing = {"name", "source", "count", "extractor", "quantiser"} - set(certificate)
+    if missing:
+        raise MetricError(
+            f"{path}: its certificate lacks {', '.join(sorted(missing))}. Build it again."
+        )
+    return dict(certificate)
+
+
+def _digest(count: int, mean: Array, covariance: Array) -> str:
+    digest = hashlib.sha256(str(count).encode())
+    for values in (mean, covariance):
+        digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _known(extractor: Extractor) -> set[str]:
+    ending = f".{extractor.name}.npz"
+    folders = (place("x", extractor).parent, shipped("x", extractor).parent)
+    files = {path.name for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    return {*CIFAR10, *(file.removesuffix(ending) for file in files if file.endswith(ending))}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:8] if len(text) == 64 else f'"{text}"'
