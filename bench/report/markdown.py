@@ -1,0 +1,106 @@
+"""Making anything safe Markdown, and numbers readable.
+
+Every text that a person typed (names, questions, paths, reasons) passes through `escape`, so
+that it shows as typed and can neither break a table nor start HTML.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from bench.report.frame import Pooled
+
+HOLE = "—"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# `_` only where it could start or end emphasis: fd_cifar stays readable in the source.
+_SPECIAL = re.compile(r"[\\`*|\[\]$~]|(?<!\w)_|_(?!\w)")
+_BLOCK = re.compile(r"^(?=[#+\-=]|\d+[.)])")
+
+
+def escape(text: object) -> str:
+    """`text` on one line, showing as it is in Markdown, also in a cell of a table."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _SPECIAL.sub(lambda match: "\\" + match.group(), line)
+    return _BLOCK.sub("\u200b", line)  # no heading, list or rule at the start of a line
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
+    """A Markdown table of safe texts; the first `left` columns are text, the others numbers."""
+    rules = [":---" if column < left else "---:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rules, *rows])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The power of ten that the values of one table or picture are shown in.
+
+    >>> Scale.of([0.0061, 0.00005]).show(0.0061)
+    '6.10'
+    >>> Scale.of([0.0061, 0.00005]).words
+    '× 10⁻³'
+    """
+
+    exponent: int = 0
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Scale":
+        """A multiple of three, other than 0 only if the largest value is below 0.1 or above 1e5."""
+        largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+        if largest == 0 or 0.1 <= largest < 1e5:
+            return cls()
+        return cls(3 * math.floor(math.log10(largest) / 3))
+
+    @property
+    def words(self) -> str:
+        """'× 10⁻³', or '' for values as they are."""
+        return f"× 10{str(self.exponent).translate(_SUPERSCRIPT)}" if self.exponent else ""
+
+    def show(self, value: float) -> str:
+        """Three significant digits; whole numbers keep all of theirs."""
+        return digits(value / 10**self.exponent)
+
+    def pooled(self, value: Pooled) -> str:
+        """A value with its spread over seeds, if it has one."""
+        if value.hole:
+            return HOLE
+        mean = self.show(value.mean)
+        if math.isnan(value.sd):
+            return mean
+        decimals = len(mean.partition(".")[2])
+        spread = f"{value.sd / 10**self.exponent:.{decimals}f}"
+        if float(spread) == 0:  # smaller than the last digit of the mean: its own first digit
+            spread = f"{value.sd / 10**self.exponent:.1g}"
+        return f"{mean} ± {spread}"
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent where that is readable.
+
+    >>> [digits(x) for x in (13.357, 4.0, 0.013, 1234.5, 0.0000123)]
+    ['13.4', '4.00', '0.0130', '1234', '1.23e-05']
+    """
+    if abs(value) >= 999.5:
+        return f"{value:.0f}" if abs(value) < 1e6 else f"{value:.2e}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+@dataclass
+class Footnotes:
+    """Numbered notes under one table; equal texts share a number."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, text: str) -> str:
+        """The mark for a note: `<sup>1</sup>`; '' for no note."""
+        if not text:
+            return ""
+        if text not in self.texts:
+            self.texts.append(text)
+        return f"<sup>{self.texts.index(text) + 1}</sup>"
+
+    def lines(self, longest: int = 300) -> list[str]:
+        """The notes, one a line, cut to a readable length (table.csv has them whole)."""
+        cut = [text if len(text) <= longest else f"{text[:longest]} …" for text in self.texts]
+        return [f"<sup>{n}</sup> {escape(text)}  " for n, text in enumerate(cut, 1)]

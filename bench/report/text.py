@@ -1,0 +1,240 @@
+"""The words of a report: summary, captions and provenance, all made from the numbers.
+
+A value is one run of one seed, or a mean over seeds; neither has an error bar. The words
+say which value is the lowest, never that one sampler is better than another.
+"""
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from bench.report import frame, tables
+from bench.report.frame import EXACT, Pooled, Setting, Study
+from bench.report.markdown import Scale, digits, escape, table
+
+REACH = 2.0
+"""A value counts as near the floor up to this many times the value of exact draws."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report: its file name, or None if there is none, and its caption."""
+
+    file: str | None
+    caption: str
+
+
+def report(study: Study, plots: Mapping[str, Picture], samples: Picture) -> str:
+    """The whole of report.md; `plots` has a picture for each metric."""
+    blocks = [f"# {escape(study.question or study.name)}", _lead(study)]
+    for metric in study.metrics:
+        blocks += [f"## {escape(metric)}", *_metric(study, metric, plots[metric])]
+    blocks += ["## Samples", *_image(samples, "Samples of every configuration at equal seeds")]
+    blocks += ["## Configurations", _configurations(study)]
+    blocks += ["## Provenance", *_provenance(study)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _lead(study: Study) -> str:
+    cells = study.cells
+    count = cells["status"].value_counts()
+    done, failed = int(count.get("done", 0)), int(count.get("failed", 0))
+    state = [f"{done} of {_count(len(cells), 'cell')} done"]
+    state += [f"{failed} failed"] if failed else []
+    state += (
+        [f"{len(cells) - done - failed} not computed yet"] if len(cells) > done + failed else []
+    )
+    sampled = cells[cells["sampler"] != EXACT]
+    return (
+        f"Sweep **{escape(study.name)}**: "
+        f"{_count(sampled['sampler'].nunique(), 'sampler')} in "
+        f"{_count(sampled['rank'].nunique(), 'configuration')}; {', '.join(state)}. "
+        "Every cell at full precision: [table.csv](table.csv)."
+    )
+
+
+def _metric(study: Study, metric: str, plot: Picture) -> Iterator[str]:
+    yield from _image(plot, f"{metric} against the number of function evaluations")
+    for setting in study.settings:
+        points, exact = frame.points(setting, metric), frame.floor(setting, metric)
+        values = [value for value in [*points["value"], exact] if value is not None]
+        scale = Scale.of(value.mean for value in values)
+        if setting.name:
+            yield f"### {escape(setting.name)}"
+        yield _bullets(summary(points, exact, scale))
+        yield caption(study, setting, metric, scale)
+        eta = list(tables.by_eta(points, exact, scale))
+        nfe = list(tables.by_nfe(points, exact, scale)) if len(points) or exact else []
+        for part in [*nfe, *eta]:
+            yield from [f"**{escape(part.title)}**", part.text] if part.title else [part.text]
+
+
+def summary(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator[str]:
+    """What the numbers of one setting say, a sentence each."""
+    good = points[[not value.hole for value in points["value"]]]
+    good = good.assign(mean=[value.mean for value in good["value"]])
+    if good.empty:
+        yield "No cell of a sampler has a value yet."
+    for budget, at in good.groupby("budget"):
+        yield _lowest(int(str(budget)), at.sort_values("mean", kind="stable"), scale)
+    if exact is not None and not exact.hole:
+        yield _near_floor(good, exact, scale)
+    if len(good) and all(value.seeds < 2 for value in good["value"]):
+        yield "Every value is a single run without an error bar: small differences may be noise."
+
+
+def caption(study: Study, setting: Setting, metric: str, scale: Scale) -> str:
+    """What a reader must know before comparing a number of this setting with any other."""
+    done = setting.cells[setting.cells["status"] == "done"]
+    seeds = sorted(setting.cells["seed"].unique())
+    words = [
+        f"{setting.samples:,} samples a cell",
+        f"reference {setting.reference}",
+        f"model {setting.model}",
+        *(f"spacing {grid}" for grid in _only(setting.cells, "grid")),
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        *_commits(done),
+    ]
+    what = f"{escape(metric)} {scale.words}".strip()
+    if len(seeds) > 1:
+        what += ", mean ± standard deviation over seeds"
+    return f"*{what}; lower is better. {escape('; '.join(words))}.*"
+
+
+def _lowest(budget: int, at: pd.DataFrame, scale: Scale) -> str:
+    best = at.iloc[0]
+    ran = f" (with {best['nfe']})" if best["nfe"] != budget else ""
+    said = f"At {budget} NFE, **{escape(best['label'])}**{ran} "
+    if len(at) == 1:
+        return f"{said}is the only one, {scale.show(best['mean'])}."
+    second = at.iloc[1]
+    ratio = second["mean"] / best["mean"] if best["mean"] > 0 else math.nan
+    times = f", {digits(ratio)} times as high" if ratio >= 1.005 else ""
+    return (
+        f"{said}has the lowest value, {scale.show(best['mean'])}; "
+        f"next is {escape(second['label'])}, {scale.show(second['mean'])}{times}."
+    )
+
+
+def _near_floor(good: pd.DataFrame, exact: Pooled, scale: Scale) -> str:
+    near = good[good["mean"] <= REACH * exact.mean]
+    first = near.sort_values(["budget", "mean"], kind="stable").drop_duplicates("rank")
+    said = (
+        f"Exact draws of the model have {scale.show(exact.mean)}: the floor at this sample count."
+    )
+    reached = [f"{escape(row['label'])} ({row['nfe']} NFE)" for _, row in first.iterrows()]
+    if not reached:
+        return f"{said} No configuration comes within {REACH:g} times of it."
+    others = "" if len(reached) == good["rank"].nunique() else ", and no other"
+    return f"{said} Within {REACH:g} times of it, first at: {', '.join(reached)}{others}."
+
+
+def _configurations(study: Study) -> str:
+    """Every configuration with all its parameters, also those that do not vary."""
+    shown = study.cells[study.cells["sampler"] != EXACT].drop_duplicates("rank")
+    if shown.empty:
+        return "None."
+    rows = []
+    for _, row in shown.sort_values("rank").iterrows():
+        both = [_settings(row, prefix) for prefix in ("param.", "spacing.")]
+        spacing = " ".join(word for word in (str(row["spacing"]), both[1]) if word)
+        names = (row["label"], row["sampler"], both[0], spacing, row["final"])
+        rows.append([escape(name) for name in names])
+    return table(["Name", "Sampler", "Parameters", "Spacing", "Ends at"], rows, left=5)
+
+
+def _settings(row: "pd.Series[Any]", prefix: str) -> str:
+    named = {
+        str(name).removeprefix(prefix): frame.plain(value)
+        for name, value in row.items()
+        if str(name).startswith(prefix)
+    }
+    return ", ".join(f"{name}={value}" for name, value in named.items() if value)
+
+
+def _provenance(study: Study) -> Iterator[str]:
+    used = [study.records[key] for key in study.cells["key"] if key in study.records]
+    cells = study.cells[study.cells["key"].isin(study.records)]
+    rows = [("Results", f"{_count(len(used), 'record')}: {_compute(cells)}")]
+    rows += [("Numerics", words) for words in _numerics(cells)]
+    rows += [("Hosts", _several(cells["host"]))]
+    versions = pd.Series([_pairs(record.provenance.get("versions") or {}) for record in used])
+    rows += [("Versions", words) for words in _distinct(versions)]
+    rows += [("Commits", ", ".join(_commits(cells)))]
+    rows += [("Model digest", _several(cells["model_digest"]))]
+    for metric in study.metrics:
+        entries = [record.metrics[metric] for record in used if metric in record.metrics]
+        for part in ("extractor", "reference"):
+            digests = pd.Series([entry.get(f"{part}_digest") for entry in entries], dtype=object)
+            rows.append((f"{metric}: {part} digest", _several(digests)))
+    yield table(["", ""], [(name, escape(words)) for name, words in rows if words], left=2)
+    if study.file:
+        file = "".join(c if c.isprintable() else "?" for c in study.file)
+        yield "To reproduce it:"
+        yield f"```\nbench run {shlex.quote(file)}\nbench report {shlex.quote(file)}\n```"
+
+
+def _compute(cells: pd.DataFrame) -> str:
+    parts = {"sampling": "seconds_sampling", "features": "seconds_features", "in all": "seconds"}
+    return ", ".join(f"{_time(cells[name].sum())} {word}" for word, name in parts.items())
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{digits(seconds)} s"
+    return f"{digits(seconds / 60)} min" if seconds < 7200 else f"{digits(seconds / 3600)} h"
+
+
+def _numerics(cells: pd.DataFrame) -> Iterable[str]:
+    for names, group in cells.groupby(["device", "dtype", "batch", "threads"], sort=False):
+        device, dtype, batch, threads = names
+        yield (
+            f"{device}, {dtype}, batches of {batch}, {_count(int(str(threads)), 'thread')} "
+            f"({_count(len(group), 'cell')})"
+        )
+
+
+def _commits(cells: pd.DataFrame) -> list[str]:
+    known = cells[cells["commit"].notna()]
+    if known.empty:
+        return []
+    commits = [str(commit)[:10] for commit in dict.fromkeys(known["commit"])]
+    dirty = " (with uncommitted changes)" if known["dirty"].fillna(False).any() else ""
+    return [f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}{dirty}"]
+
+
+def _only(cells: pd.DataFrame, column: str) -> list[str]:
+    """The value that all cells with a sampler share, if there is just one."""
+    values = cells.loc[cells["sampler"] != EXACT, column].unique()
+    return [str(values[0])] if len(values) == 1 else []
+
+
+def _distinct(values: "pd.Series[str]") -> list[str]:
+    return [str(value) for value in dict.fromkeys(values.dropna())]
+
+
+def _several(values: "pd.Series[str]", most: int = 4) -> str:
+    found = _distinct(values)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more
+
+
+def _pairs(named: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in named.items())
+
+
+def _image(picture: Picture, alt: str) -> list[str]:
+    drawn = [f"![{escape(alt)}]({picture.file})"] if picture.file else []
+    return [*drawn, f"*{escape(picture.caption)}*"] if picture.caption else drawn
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

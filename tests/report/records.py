@@ -1,0 +1,217 @@
+"""Results folders as a run would leave them, through the writer that a run uses."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import results
+from bench.results import Result
+
+MODEL = {"kind": "mixture", "name": "cifar10-mixture", "schedule": "vp-linear"}
+FLOOR = 1.3e-5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a planned cell says; the NFE is one call a step unless given."""
+
+    sampler: str
+    steps: int | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    spacing: str | None = "uniform"
+    spacing_params: dict[str, Any] = field(default_factory=dict)
+    effective: int | None = None
+    nfe: int | None = None
+    nfe_asked: int | None = None
+    final: str | None = "zero"
+    seed: int = 0
+    samples: int = 5000
+    model: dict[str, Any] = field(default_factory=lambda: MODEL)
+
+    def canonical(self) -> dict[str, Any]:
+        names = ("model", "sampler", "params", "spacing", "spacing_params", "steps", "final")
+        return {name: getattr(self, name) for name in (*names, "seed", "samples")}
+
+    @property
+    def key(self) -> str:
+        text = json.dumps(self.canonical(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def planned(self) -> dict[str, Any]:
+        effective = self.effective if self.effective is not None else self.steps
+        nfe = self.nfe if self.nfe is not None else effective or 0
+        return {
+            "key": self.key,
+            "label": f"{self.sampler} {self.steps}",
+            "cell": self.canonical(),
+            "nfe": nfe,
+            "nfe_asked": self.nfe_asked,
+            "steps_effective": effective,
+        }
+
+
+def exact(**changes: Any) -> Cell:
+    return replace(Cell("exact", spacing=None, final=None), **changes)
+
+
+def quality(cell: Cell) -> float:
+    """A plausible value: falls with the steps, faster for the order, slower for eta."""
+    if cell.sampler == "exact":
+        return FLOOR * (1 + 0.02 * cell.seed)
+    steps = cell.planned["steps_effective"]
+    eta = cell.params.get("eta", 0.0)
+    slope = 1.7 if cell.sampler == "ddim" else 2.4
+    start = 0.06 if cell.sampler == "ddim" else 0.02
+    if eta == "sigma-hat":
+        return FLOOR + 3.0 / steps**1.5
+    value = start * (1 + 2.5 * float(eta)) * float(steps) ** -slope
+    worse = 4e-5 * (1 - float(eta)) if cell.spacing == "quadratic" else 0.0
+    return FLOOR + worse + value * (1 + 0.05 * cell.seed)
+
+
+def record(
+    cell: Cell, metrics: Iterable[str] = ("fd_cifar",), value: float | None = None, **changes: Any
+) -> Result:
+    """The record of a finished cell; the second metric is larger than the first, and so on."""
+    first = quality(cell) if value is None else value
+    planned = cell.planned
+    result = Result(
+        key=cell.key,
+        label=planned["label"],
+        cell=cell.canonical(),
+        status="done",
+        error=None,
+        metrics={
+            name: {
+                "value": first * 10.0 ** (5 * place),
+                "n": cell.samples,
+                "reference": "cifar10-mixture",
+                "reference_digest": "4e1d",
+                "extractor_digest": "9a70",
+            }
+            for place, name in enumerate(metrics)
+        },
+        nfe={"declared": planned["nfe"], "counted": planned["nfe"]},
+        steps={"asked": cell.steps, "effective": planned["steps_effective"]},
+        samples=cell.samples,
+        seconds={"sampling": 3.5, "features": 1.25, "total": 5.0},
+        samples_per_second=1000.0,
+        peak_memory_mb=500.0,
+        provenance={
+            "fingerprint": [0.1, 0.2],
+            "model_digest": "77aa",
+            "numerics": {"device": "cpu", "dtype": "float32", "batch": 500, "threads": 1},
+            "commit": "0123456789abcdef0123456789abcdef01234567",
+            "dirty": False,
+            "versions": {"bench": "0.1.0", "python": "3.11.9", "torch": "2.9.0", "numpy": "2.3.0"},
+            "host": "node1",
+            "time": "2026-01-02T03:04:05+00:00",
+        },
+    )
+    return replace(result, **changes)
+
+
+def failure(cell: Cell, reason: str) -> Result:
+    done = record(cell)
+    nfe = {"declared": done.nfe["declared"], "counted": None}
+    return replace(done, status="failed", error=reason, metrics={}, nfe=nfe)
+
+
+def make(
+    folder: Path,
+    cells: Iterable[Cell],
+    *,
+    metrics: tuple[str, ...] = ("fd_cifar",),
+    question: str = "Does DDIM's deterministic limit still win on a coarse grid?",
+    name: str = "quickstart",
+    of: Callable[[Cell], Result | None] | None = None,
+    plan: bool = True,
+) -> Path:
+    """Writes plan and records; `of` gives the record of a cell, None for one not run yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = list(cells)
+    if plan:
+        results.write_plan(
+            folder,
+            {
+                "format": results.FORMAT,
+                "name": name,
+                "file": f"sweeps/{name}.yaml",
+                "question": question,
+                "cells": [cell.planned for cell in cells],
+                "metrics": list(metrics),
+                "reference": "cifar10-mixture",
+                "batch": 500,
+                "chunk": 1000,
+                "launch": {"executor": "local", "workers": 2},
+            },
+        )
+    for cell in cells:
+        result = record(cell, metrics) if of is None else of(cell)
+        if result is not None:
+            results.write(folder, result)
+    return folder
+
+
+def keep_samples(folder: Path, cells: Iterable[Cell]) -> None:
+    """Puts 64 images beside each record: a coloured ramp, noisier for fewer steps."""
+    for cell in cells:
+        rng = np.random.default_rng(0)
+        y, x = np.mgrid[0:1:32j, 0:1:32j]
+        base = rng.random((64, 3, 1, 1)) * (0.4 + 0.6 * np.cos(6 * (x + y * rng.random())))
+        noise = rng.normal(size=(64, 3, 32, 32)) * (0.5 / math.sqrt(cell.steps or 1000))
+        images = np.clip(255 * (np.abs(base) + noise), 0, 255).astype(np.uint8)
+        work = folder / "work" / cell.key
+        work.mkdir(parents=True, exist_ok=True)
+        np.save(work / "samples.npy", images)
+
+
+def quickstart(steps: Iterable[int] = (5, 10, 20, 50)) -> list[Cell]:
+    """The shape of the sweep that ships: ddim on two spacings, heun and dpm-solver++ by NFE."""
+    steps = list(steps)
+    cells = [exact()]
+    for eta in (0.0, 1.0):
+        for spacing in ("uniform", "quadratic"):
+            for n in steps:
+                left = 46 if (spacing, n) == ("quadratic", 50) else None
+                cells.append(Cell("ddim", n, {"eta": eta}, spacing, effective=left))
+    for n in steps:
+        calls = n if n % 2 else n - 1
+        heun = Cell("heun", (calls + 1) // 2, {}, "logsnr", nfe=calls, nfe_asked=n)
+        cells.append(heun)
+        params = {"order": 2, "lower-order-final": "lt10", "thresholding": False}
+        cells.append(Cell("dpm-solver++", n, params, "logsnr", nfe_asked=n))
+    return cells
+
+
+def ddim_table() -> list[Cell]:
+    """Table 1 of the DDIM paper: eta by steps on two spacings, and every index at T steps."""
+    cells = [exact(samples=50_000)]
+    for eta in (0.0, 0.2, 0.5, 1.0, "sigma-hat"):
+        for spacing in ("quadratic", "uniform"):
+            for n in (10, 20, 50, 100):
+                left = {50: 46, 100: 88}.get(n) if spacing == "quadratic" else None
+                cells.append(
+                    Cell("ddim", n, {"eta": eta}, spacing, effective=left, samples=50_000)
+                )
+        cells.append(Cell("ddim", 1000, {"eta": eta}, "all", samples=50_000))
+    return cells
+
+
+def wide() -> list[Cell]:
+    """Seven samplers on one spacing at four NFE."""
+    samplers = ["ddpm", "ddim", "euler", "heun", "dpm-solver++", "unipc", "deis"]
+    cells = [exact()]
+    for place, sampler in enumerate(samplers):
+        params = {"order": 2} if sampler == "dpm-solver++" else {}
+        for n in (5, 10, 20, 50):
+            cells.append(Cell(sampler, n, params, "logsnr", samples=5000))
+        _ = place
+    return cells
