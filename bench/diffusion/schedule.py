@@ -80,9 +80,10 @@ class NoiseSchedule(ABC):
                     f"t = {t} is outside {self.name}, which runs from {self.t_min} to {self.t_max}."
                 )
             return self._at_t(float(t))
-        level = lam if lam is not None else -math.log(s) if s else math.inf
+        level = lam if lam is not None else -math.log(s) if s and s > 0 else math.inf
         low, high = self._at_t(self.t_max).lam, self._at_t(self.t_min).lam
-        slack = _ROUNDING * max(1.0, abs(level))
+        # Without a slack for infinity, which would let the clean image pass as the end of the range.
+        slack = _ROUNDING * max(1.0, abs(level)) if math.isfinite(level) else 0.0
         if not low - slack <= level <= high + slack:
             raise ScheduleError(
                 f"lambda = {level:.6g} is outside {self.name}, which runs from {low:.6g} (noise) "
