@@ -1,0 +1,50 @@
+"""Models: from a name or a short description in a sweep to a denoiser.
+
+model: cifar10-mixture
+model: {kind: mixture, name: ./mine.safetensors, schedule: vp-cosine}
+model: {kind: diffusers, path: google/ddpm-cifar10-32, dtype: float32, time: real}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from bench.errors import ModelError, nearest
+from bench.models import diffusers, exact
+from bench.models.base import Model, ModelSpec
+
+__all__ = ["KINDS", "NAMES", "Model", "ModelSpec", "describe", "load"]
+
+KINDS = {"mixture": exact.describe, "diffusers": diffusers.describe}
+NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
+
+
+def describe(model: str | Mapping[str, Any]) -> ModelSpec:
+    """The validated model of a sweep, without its weights.
+
+    Args:
+        model: one of `NAMES`, or a mapping whose `kind` is one of `KINDS`.
+
+    Raises:
+        ModelError: an unknown name, kind or key, or configuration files that cannot be used.
+    """
+    if isinstance(model, str):
+        if model not in NAMES:
+            raise ModelError(
+                f'There is no model "{model}".{nearest(model, NAMES)} Known are: '
+                f"{', '.join(NAMES)}; a network is {{kind: diffusers, path: FOLDER or HUB/NAME}}."
+            )
+        return describe(NAMES[model])
+    kind = model.get("kind")
+    if kind is None:
+        raise ModelError(f"model has no key kind; expected {' or '.join(KINDS)}.")
+    if not isinstance(kind, str) or kind not in KINDS:
+        hint = nearest(kind, KINDS) if isinstance(kind, str) else ""
+        raise ModelError(f'model.kind is "{kind}"; expected {" or ".join(KINDS)}.{hint}')
+    return KINDS[kind](model)
+
+
+def load(spec: ModelSpec, device: torch.device | str) -> Model:
+    """The model of `spec` with its weights on `device`."""
+    return spec.load(device)

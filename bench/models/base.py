@@ -1,0 +1,91 @@
+"""What every kind of model gives: a cheap description, and the loaded thing."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.diffusion.denoiser import Denoiser, Pair
+from bench.diffusion.noise import Noise
+from bench.diffusion.schedule import NoiseSchedule, Point
+from bench.errors import ModelError, nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded model, ready to be called.
+
+    Attributes:
+        pair: (x, point) -> (x0, eps); `denoiser()` counts its calls.
+        shape: (C, H, W) of an image, pixel values in [-1, 1].
+        schedule: the noise levels it knows.
+        digest: sha256 (hex) of what determines its output: weights and settings.
+        dtype: arithmetic of the model, "float32" or "bfloat16"; samples stay in float32.
+        notes: what a reader of the record should know (target of the network, use of time).
+        exact_draw: exact draws of the model's own distribution, where it has them.
+    """
+
+    pair: Callable[[Tensor, Point], Pair]
+    shape: tuple[int, int, int]
+    schedule: NoiseSchedule
+    digest: str
+    dtype: str = "float32"
+    notes: Mapping[str, str] = field(default_factory=dict)
+    exact_draw: Callable[[Noise], Tensor] | None = None
+
+    def denoiser(self) -> Denoiser:
+        """A denoiser whose counter stands at 0."""
+        return Denoiser(self.pair)
+
+    def draw(self, noise: Noise) -> Tensor | None:
+        """Exact draws (B, C, H, W), one per sample of `noise`; None for a network."""
+        return None if self.exact_draw is None else self.exact_draw(noise)
+
+
+class ModelSpec(ABC):
+    """A validated model of a sweep: everything that a grid and a key need, without weights."""
+
+    label: str
+    exact: bool
+    """Whether the model has exact draws."""
+
+    @abstractmethod
+    def canonical(self) -> dict[str, Any]:
+        """The description with all defaults filled in; `describe` takes it back."""
+
+    @abstractmethod
+    def schedule(self) -> NoiseSchedule:
+        """The model's noise schedule."""
+
+    @abstractmethod
+    def load(self, device: torch.device | str) -> Model:
+        """The model with its weights on `device`."""
+
+
+def only_keys(description: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    """Refuse keys other than `known`.
+
+    Raises:
+        ModelError: naming the first such key, the nearest and all known ones.
+    """
+    for key in description:
+        if key not in known:
+            raise ModelError(
+                f'model of kind {description["kind"]}: there is no key "{key}".'
+                f"{nearest(key, known)} Known are: {', '.join(known)}."
+            )
+
+
+def one_of(key: str, value: object, known: tuple[str, ...]) -> str:
+    """`value`, where it is one of `known`.
+
+    Raises:
+        ModelError: naming key, value and what is possible.
+    """
+    if not isinstance(value, str) or value not in known:
+        hint = nearest(value, known) if isinstance(value, str) else ""
+        raise ModelError(f'model.{key} is "{value}"; expected {" or ".join(known)}.{hint}')
+    return value

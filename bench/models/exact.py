@@ -1,0 +1,95 @@
+"""Models of kind `mixture`: Gaussian mixtures, whose denoising and draws are exact."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.diffusion.denoiser import Pair
+from bench.diffusion.noise import Noise
+from bench.diffusion.schedule import SCHEDULES, NoiseSchedule, Point, make_schedule
+from bench.errors import ModelError, nearest
+from bench.models.base import Model, ModelSpec, one_of, only_keys
+from bench.models.mixture import Mixture
+
+ASSETS = Path(__file__).parents[1] / "assets"
+SHIPPED = ("cifar10-mixture",)
+
+
+@dataclass(frozen=True)
+class MixtureSpec(ModelSpec):
+    """A mixture by name (a shipped one) or by its safetensors file, seen through a schedule.
+
+    Being exact at every noise level, a mixture serves on any schedule; vp-linear is that of the
+    CIFAR-10 networks in the literature.
+    """
+
+    name: str
+    schedule_name: str
+    exact = True
+
+    @property
+    def label(self) -> str:
+        """Name for reports; the schedule is told where it is not the usual one."""
+        name = Path(self.name).stem
+        return name if self.schedule_name == "vp-linear" else f"{name} ({self.schedule_name})"
+
+    def canonical(self) -> dict[str, Any]:
+        """See `ModelSpec`."""
+        return {"kind": "mixture", "name": self.name, "schedule": self.schedule_name}
+
+    def schedule(self) -> NoiseSchedule:
+        """See `ModelSpec`."""
+        return make_schedule(self.schedule_name)
+
+    def load(self, device: torch.device | str) -> Model:
+        """See `ModelSpec`."""
+        mixture = Mixture.load(self._file(), device=torch.device(device))
+
+        def pair(x: Tensor, point: Point) -> Pair:
+            return mixture.denoise(x, point.alpha, point.sigma)
+
+        def draw(noise: Noise) -> Tensor:
+            z = noise()
+            # The uniform that chooses the component: one normal of the next draw, through its
+            # own distribution function.
+            normal = noise()[:, 0, 0, 0].double()
+            return mixture.draw(z, 0.5 * torch.erfc(-normal / math.sqrt(2.0)))
+
+        return Model(
+            pair=pair,
+            shape=mixture.shape,
+            schedule=self.schedule(),
+            digest=mixture.digest,
+            notes={"target": "exact posterior mean", "time": "real"},
+            exact_draw=draw,
+        )
+
+    def _file(self) -> Path:
+        return ASSETS / f"{self.name}.safetensors" if self.name in SHIPPED else Path(self.name)
+
+
+def describe(description: Mapping[str, Any]) -> MixtureSpec:
+    """The spec of `{kind: mixture, name: NAME | FILE.safetensors, schedule: vp-linear}`.
+
+    Raises:
+        ModelError: an unknown key, name or schedule, or a file that does not exist.
+    """
+    only_keys(description, ("kind", "name", "schedule"))
+    name = description.get("name")
+    if not isinstance(name, str):
+        raise ModelError(
+            f"model.name is {name!r}; a mixture needs the name of a shipped one "
+            f"({', '.join(SHIPPED)}) or the path of a .safetensors file."
+        )
+    if name not in SHIPPED and not Path(name).is_file():
+        raise ModelError(
+            f'There is no mixture "{name}", neither shipped nor as a file.{nearest(name, SHIPPED)} '
+            f"Shipped: {', '.join(SHIPPED)}; a file is made by: bench train mixture."
+        )
+    schedule = one_of("schedule", description.get("schedule", "vp-linear"), tuple(SCHEDULES))
+    return MixtureSpec(name, schedule)
