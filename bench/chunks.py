@@ -17,7 +17,7 @@ import io
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -144,7 +144,14 @@ def note(folder: Path, event: str, **facts: Any) -> None:
         file.write(line.encode())  # one write of one line: lines of two processes never mix
 
 
-def same_fingerprint(found: list[float], expected: list[float]) -> bool:
+def computed(results: Path, keys: Iterable[str] | None) -> int:
+    """How many chunks were ever computed for these cells (all by default), by their ledgers."""
+    found = (results / "work").iterdir() if keys is None else (folder_of(results, k) for k in keys)
+    ledgers = [folder / LEDGER for folder in found if (folder / LEDGER).exists()]
+    return sum(path.read_text().count('"event": "computed"') for path in ledgers)
+
+
+def same_fingerprint(found: Sequence[float], expected: Sequence[float]) -> bool:
     """Whether two fingerprints show the same arithmetic."""
     return len(found) == len(expected) and all(
         abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in zip(found, expected, strict=True)

@@ -23,7 +23,7 @@ A record, key by key (format 1):
                         made by an earlier, interrupted run
     samples_per_second  samples / (sampling + features), or null
     peak_memory_mb      largest memory of the process or, on a GPU, of its allocator
-    provenance          with what it was made:
+    provenance          with what it was made; the first three are absent if it failed:
       fingerprint         the sampler's output on a tiny exact problem (list of numbers)
       model_digest        digest of the model's weights and configuration
       numerics            {device, dtype, batch, threads}: what the last bits depend on

@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).parents[1] / "bench"
 # What each unit (a module or a sub-package of bench) may import, at any depth of nesting.
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
-    "atomic": {"errors"},
+    "process": set(),
+    "atomic": {"errors", "process"},
     "parameters": {"errors"},
     "yaml_lines": {"errors"},
     "diffusion": {"errors", "parameters"},
@@ -29,8 +30,22 @@ ARROWS: dict[str, set[str]] = {
         *("atomic", "diffusion", "errors", "metrics", "models"),
         *("parameters", "samplers", "yaml_lines"),
     },
-    "cell": {"atomic", "diffusion", "errors", "metrics", "models", "results", "samplers", "sweep"},
-    "launch": {"atomic", "cell", "errors", "results", "sweep"},
+    "numerics": set(),
+    "provenance": set(),
+    "claim": {"atomic", "process"},
+    "chunks": {"atomic", "errors"},
+    "fingerprint": {"diffusion", "errors", "models", "numerics", "samplers", "sweep"},
+    "sampling": {"chunks", "diffusion", "errors", "metrics", "models", "samplers", "sweep"},
+    "cell": {
+        *("atomic", "chunks", "errors", "fingerprint", "metrics", "models", "numerics"),
+        *("provenance", "results", "sampling", "sweep"),
+    },
+    "worker": {"atomic", "cell", "chunks", "claim", "errors", "results", "sweep"},
+    "executors": {"errors", "sweep", "worker"},
+    "progress": {"chunks", "results", "sweep"},
+    "launch": {
+        *("atomic", "cell", "chunks", "errors", "executors", "progress", "results", "sweep"),
+    },
     "report": {"atomic", "errors", "results"},
     "training": {"atomic", "diffusion", "errors", "metrics", "models"},
     "cli": {

@@ -1,0 +1,117 @@
+"""A sweep from its cells to their records: skip what is done, launch the rest, say what became.
+
+`results/<sweep>/` gets the plan first, then a record a cell. Running again computes only what has
+no valid record: a new commit computes nothing, a changed sampler, model, extractor or reference
+does, and so does a failure (its reason may have gone). A record that is no longer valid is moved
+to `work/<key>/earlier.json`.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import atomic, chunks, executors, results
+from bench.cell import Setting, is_done
+from bench.errors import ResultError
+from bench.progress import Watch
+from bench.sweep import Cell, Sweep
+
+EARLIER = "earlier.json"
+"""Where in its work folder the last record of a cell lies that had to be computed again."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What became of a run.
+
+    Attributes:
+        done_before: cells that needed nothing.
+        computed: cells that are done now.
+        failed: label and reason of each cell that failed.
+        missing: label, and where to look, of each cell without a record.
+        interrupted: None, or after Ctrl-C what became of the jobs.
+        seconds: how long it took.
+    """
+
+    done_before: int
+    computed: int
+    failed: tuple[tuple[str, str], ...]
+    missing: tuple[tuple[str, str], ...]
+    interrupted: str | None
+    seconds: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell of the sweep is done."""
+        return not self.failed and not self.missing
+
+
+def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSummary:
+    """Computes the cells of `sweep` that are not done.
+
+    Args:
+        sweep: the sweep.
+        folder: its results folder, made if need be.
+        console: shows progress, if given.
+
+    Raises:
+        MetricError: Weights or statistics are missing or do not fit; nothing was sampled.
+        LaunchError: Jobs cannot be submitted.
+        ResultError: Something in `folder` cannot be read or written.
+    """
+    began = time.monotonic()
+    folder = folder.absolute()
+    plan = sweep.plan()
+    setting = Setting.of(plan)
+    if sweep.launch.executor != "inline":
+        setting = replace(setting, device="cpu")  # a login node need not have the jobs' device
+    setting.bind()
+    atomic.make_folder(folder / "work")
+    atomic.clean(folder)
+    results.write_plan(folder, plan)
+    cells = sweep.cells()
+    todo = [cell for cell in cells if not _settle(cell, setting, folder)]
+    interrupted = None
+    stopped: list[str] = []
+    executor = executors.make(sweep.launch, folder, [cell.key for cell in todo])
+    if todo:
+        watch = Watch(console or Console(quiet=True), folder, todo, sweep.chunk)
+        try:
+            with watch:
+                stopped = executor.run()
+        except KeyboardInterrupt:
+            interrupted = executor.interrupt()
+    failed, missing = [], []
+    for cell in todo:
+        result = results.find(folder, cell.key)
+        if result is None:
+            missing.append((cell.label, executor.log_of(cell.key)))
+        elif result.error is not None:
+            failed.append((cell.label, result.error))
+    if missing and stopped:
+        raise ResultError("\n".join(stopped))
+    return RunSummary(
+        done_before=len(cells) - len(todo),
+        computed=len(todo) - len(failed) - len(missing),
+        failed=tuple(failed),
+        missing=tuple(missing),
+        interrupted=interrupted,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _settle(cell: Cell, setting: Setting, folder: Path) -> bool:
+    """Whether a cell is done; if it is not, a record that it has is set aside."""
+    result = results.find(folder, cell.key)
+    work = chunks.folder_of(folder, cell.key)
+    if is_done(cell, result, setting):
+        chunks.discard(work)  # a worker may have died between writing the record and this
+        return True
+    if result is not None:
+        path = results.path_of(folder, cell.key)
+        with atomic.explained(path):
+            atomic.make_folder(work)
+            path.replace(work / EARLIER)
+    return False

@@ -1,0 +1,1 @@
+"""The tests; a package, because one of the dependencies installs a package of that name."""
