@@ -16,6 +16,7 @@ posterior mean of a linear Gaussian model is textbook (e.g. Bishop 2006, eq. 2.1
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class Mixture:
         remedy = "Fit a new one with `bench train mixture`, or reinstall for the one that ships."
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                label = json.loads((file.metadata() or {}).get("bench", "{}"))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
             raise ModelError(f"There is no mixture at {path}. {remedy}") from None
@@ -99,17 +100,17 @@ class Mixture:
             raise ModelError(
                 f"{path} is not a whole safetensors file ({error}). {remedy}"
             ) from error
-        found = metadata.get("format")
+        found = label.get("format")
         if found != _FORMAT:
             said = f'says it is "{found}"' if found else "does not say what it is"
             raise ModelError(f'{path} {said}; expected "{_FORMAT}". {remedy}')
         digest = _digest(tensors)
-        if digest != metadata.get("digest"):
+        if digest != label.get("digest"):
             raise ModelError(
                 f"{path} has been changed since it was written: the digest of its numbers is "
-                f"{digest[:16]}, its label says {metadata.get('digest', 'nothing')[:16]}. {remedy}"
+                f"{digest[:16]}, its label says {label.get('digest', 'nothing')[:16]}. {remedy}"
             )
-        channels, height, width = map(int, metadata["shape"].split(","))
+        channels, height, width = label["shape"]
         double = {name: value.double() for name, value in tensors.items()}
         return cls._assemble(
             (channels, height, width),
@@ -223,10 +224,9 @@ class Mixture:
         centre = (share @ self.centres).mul_(_state(noisy[:, 0], x))
         inner = torch.addmm(centre, white.flatten(1), self.axes.T)
         inner -= _state(slope[:, 0], x) * inside
-        first = flat * _state(slope[:, 0], x)
-        first += _state((noisy.double() - slope * a)[:, 0], x) * self.mean
-        first.addmm_(inner, self.basis.T)
-        second = (flat - first * _state(own[:, 0], x)).div_(_state(other[:, 0], x))
+        still = _state((noisy.double() - slope * a)[:, 0], x) * self.mean
+        first = torch.addcmul(still, flat, _state(slope[:, 0], x)).addmm_(inner, self.basis.T)
+        second = torch.addcmul(flat, first, _state(-own[:, 0], x)).div_(_state(other[:, 0], x))
 
         first, second = first.view_as(x), second.view_as(x)
         if bool(noisy.all()):
@@ -336,7 +336,7 @@ def save(
     basis: Tensor,
     centres: Tensor,
     axes: Tensor,
-    notes: Mapping[str, str],
+    notes: Mapping[str, object],
 ) -> None:
     """Write a mixture as safetensors: float32, except weights and remainder in float64.
 
@@ -350,7 +350,7 @@ def save(
         basis: (D, d).
         centres: (K, d).
         axes: (K, d, d) orthonormal columns V_k.
-        notes: how it was made, kept in the file's metadata.
+        notes: how it was made, as JSON values; kept in the file.
 
     Raises:
         ResultError: the file cannot be written.
@@ -364,13 +364,9 @@ def save(
         "spectrum": spectrum.float().contiguous(),
         "weights": weights.double().contiguous(),
     }
-    metadata = {
-        **notes,
-        "format": _FORMAT,
-        "shape": ",".join(map(str, shape)),
-        "digest": _digest(tensors),
-    }
-    atomic.write_bytes(path, safetensors.torch.save(tensors, metadata))
+    # One key, because safetensors writes several in random order: equal fits are equal files.
+    label = {"format": _FORMAT, "shape": shape, "digest": _digest(tensors), **notes}
+    atomic.write_bytes(path, safetensors.torch.save(tensors, {"bench": json.dumps(label)}))
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

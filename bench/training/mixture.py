@@ -16,10 +16,10 @@ Fraley & Raftery 2007 (the inverse-Wishart prior that keeps covariances from col
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +178,7 @@ def fit_mixture(
         basis=basis.directions,
         centres=fitted.means[order] * scale,
         axes=axes,
-        notes={"recipe": "bench train mixture", "certificate": json.dumps(vars(certificate))},
+        notes={"recipe": "bench train mixture", **vars(certificate)},
     )
     return certificate
 
@@ -191,7 +191,8 @@ def read_images(path: Path) -> npt.NDArray[np.uint8]:
     """
     expected = "expected an npz whose arr_0 is uint8 of shape (n, height, width, 3)"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise TrainingError(f"{path} is a single .npy array; {expected}.")
             if "arr_0" not in archive:
@@ -202,7 +203,7 @@ def read_images(path: Path) -> npt.NDArray[np.uint8]:
         raise TrainingError(
             f"There is no file {path}. Give the training images with --data; {expected}."
         ) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TrainingError(f"{path} cannot be read ({error}); {expected}.") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
         raise TrainingError(
