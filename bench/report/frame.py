@@ -8,7 +8,7 @@ model, number of samples and reference.
 
 import json
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,53 +137,46 @@ def floor(setting: Setting, metric: str) -> Pooled | None:
     return None if rows.empty else _pool(rows, metric)
 
 
-def points(setting: Setting, metric: str) -> pd.DataFrame:
-    """The values of a setting, pooled over seeds, in the order of the sweep and of the budget.
+def points(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The values of the cells of a setting, pooled over seeds, in the order of the sweep.
 
-    Columns: rank, line, grid, label, sampler, steps, effective, nfe, budget, value (`Pooled`),
-    served (whether the row is one of the spacing `all`, shown under another spacing: see
-    `_serve_all`), and the columns of the parameters.
+    Exact draws are left out. Columns: rank, line, grid, label, sampler, steps, effective, nfe,
+    budget, value (`Pooled`), mean (of the value), served (see `serve_all`), and the parameters.
     """
-    cells = setting.cells[setting.cells["sampler"] != EXACT]
     parameters = [name for name in cells.columns if name.startswith("param.")]
-    rows = []
-    for _, group in cells.groupby(["rank", "budget", "steps"], sort=True):
+    rows: list[dict[str, Any]] = []
+    for _, group in cells[cells["sampler"] != EXACT].groupby(["rank", "budget", "steps"]):
         first = group.iloc[0]
-        shown = ["rank", "line", "grid", "label", "sampler", "steps", "nfe", "budget", *parameters]
-        row: dict[Hashable, Any] = {name: first[name] for name in shown}
-        row |= {"effective": first["steps_effective"], "value": _pool(group, metric)}
-        rows.append(row | {"served": False})
-    return _serve_all(rows, [*_POINT, *parameters])
+        row = {name: first[name] for name in [*_CELL, *parameters]}
+        row |= {"effective": first["steps_effective"], "served": bool(first.get("served", False))}
+        value = _pool(group, metric)
+        rows.append(row | {"value": value, "mean": value.mean})
+    return pd.DataFrame(rows, columns=[*_CELL, *parameters, *_POINT])
 
 
-_POINT = ["rank", "line", "grid", "label", "sampler", "steps", "effective", "nfe", "budget"]
-_POINT += ["value", "served"]
+_POINT = ["effective", "served", "value", "mean"]
+_CELL = ["rank", "line", "grid", "label", "sampler", "steps", "nfe", "budget"]
 
 
-def _serve_all(rows: list[dict[Hashable, Any]], columns: list[str]) -> pd.DataFrame:
-    """Shows a configuration of the spacing `all` as the last step count of its sister spacings.
+def serve_all(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells with those of the spacing `all` as the last step count of its sister spacings.
 
     `all` uses every index, which is what each index spacing becomes at T steps; the DDIM paper
-    prints it as the column S = 1000 of both. Where a sister has its own value at that number of
-    steps, or there is no sister, it stays a configuration of its own.
+    prints it as the column S = 1000 of both. Where a sister has its own cell at that number of
+    steps, or there is no sister, `all` stays a configuration of its own. The column `served`
+    tells which rows stand under another spacing than their own.
     """
-    frame = pd.DataFrame(rows, columns=columns)
-    kept, served = [], []
-    for _, group in frame.groupby("line", sort=False):
-        alone = group[group["grid"] == ALL]
-        sisters = group[group["grid"] != ALL]
+    kept = []
+    for _, group in cells.assign(served=False).groupby("line", sort=False):
+        alone, sisters = group[group["grid"] == ALL], group[group["grid"] != ALL]
         if alone.empty or sisters.empty or sisters["steps"].isin(alone["steps"]).any():
             kept.append(group)
             continue
         kept.append(sisters)
-        for _, sister in sisters.groupby("rank"):
-            like = sister.iloc[0]
-            served.append(
-                alone.assign(rank=like["rank"], grid=like["grid"], label=like["label"], served=True)
-            )
-    if not kept:
-        return frame
-    return pd.concat([*kept, *served]).sort_values(["rank", "budget", "steps"], ignore_index=True)
+        for _, sister in sisters.drop_duplicates("rank").iterrows():
+            like = {name: sister[name] for name in ("rank", "grid", "label")}
+            kept.append(alone.assign(**like, served=True))
+    return pd.concat(kept, ignore_index=True) if kept else cells.assign(served=False)
 
 
 def _pool(rows: pd.DataFrame, metric: str) -> Pooled:

@@ -14,16 +14,14 @@ from bench.report.frame import Pooled
 HOLE = "—"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # `_` only where it could start or end emphasis: fd_cifar stays readable in the source.
-_SPECIAL = re.compile(r"[\\`*|\[\]$~]|(?<!\w)_|_(?!\w)")
-_BLOCK = re.compile(r"^(?=[#+\-=]|\d+[.)])")
+_SPECIAL = re.compile(r"[\\`*|\[\]$~#]|(?<!\w)_|_(?!\w)")
 
 
 def escape(text: object) -> str:
     """`text` on one line, showing as it is in Markdown, also in a cell of a table."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = _SPECIAL.sub(lambda match: "\\" + match.group(), line)
-    return _BLOCK.sub("\u200b", line)  # no heading, list or rule at the start of a line
+    return _SPECIAL.sub(lambda match: "\\" + match.group(), line)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
@@ -81,6 +79,8 @@ def digits(value: float) -> str:
     >>> [digits(x) for x in (13.357, 4.0, 0.013, 1234.5, 0.0000123)]
     ['13.4', '4.00', '0.0130', '1234', '1.23e-05']
     """
+    if value == 0:
+        return "0"
     if abs(value) >= 999.5:
         return f"{value:.0f}" if abs(value) < 1e6 else f"{value:.2e}"
     return f"{value:#.3g}".rstrip(".")

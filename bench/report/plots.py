@@ -26,10 +26,12 @@ from bench.report.text import Picture
 
 NAME = "quality-vs-nfe"
 LINES = 8
-"""Most lines of one panel; more are split by spacing, and then by sampler."""
+"""Most lines of one panel; more are split by spacing, and then in the order of the sweep."""
 
-_MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p"]
-_DASHES = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2))]
+_MARKERS = ["o", "s", "^", "D", "v", "p", "<", "*", ">", "h"]
+_DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (5, 1.5, 1, 1.5)]
+_LINE: dict[str, Any] = {"linewidth": 1.8}
+_MARK: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white"}
 _INK, _QUIET = "#222222", "#6b6b6b"
 _PANEL = 4.4, 3.5
 """Width and height of a panel in inches."""
@@ -106,6 +108,7 @@ def _write(study: Study, metric: str, path: Path) -> Picture:
 
 
 def _caption(panels: list[_Panel]) -> str:
+    """How to read the plot; what its numbers are of, the report says with the tables as well."""
     words = ["Both axes are logarithmic; each point is at the NFE that really ran."]
     if any(panel.exact for panel in panels):
         words.append("The horizontal line is the value of exact draws of the model: the floor.")
@@ -119,12 +122,12 @@ def _caption(panels: list[_Panel]) -> str:
 
 
 def _panels(study: Study, metric: str) -> Iterator[_Panel]:
-    """One panel a setting; by spacing, then also by sampler, where there are too many lines."""
+    """One panel a setting, or several where there are too many lines for one."""
     for setting in study.settings:
         exact = frame.floor(setting, metric)
         if exact is not None and not exact.mean > 0:
             exact = None
-        points = frame.points(setting, metric)
+        points = frame.points(frame.serve_all(setting.cells), metric)
         for title, part, names in _split(points):
             # A line without any point has nothing to show; its holes stay with their table.
             shown = part.groupby("rank")["value"].transform(lambda values: any(map(_shows, values)))
@@ -133,15 +136,16 @@ def _panels(study: Study, metric: str) -> Iterator[_Panel]:
 
 
 def _split(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
+    """Title, points and naming column of each panel of a setting."""
     if points["rank"].nunique() <= LINES:
         yield "", points, "label"
         return
-    for grid, by_grid in points.groupby("grid", sort=False):
-        if by_grid["rank"].nunique() <= LINES:
-            yield f"spacing {grid}", by_grid, "line"
-            continue
-        for sampler, by_sampler in by_grid.groupby("sampler", sort=False):
-            yield f"{sampler}, spacing {grid}", by_sampler, "line"
+    for grid, part in points.groupby("grid", sort=False):
+        ranks = part["rank"].unique()
+        pieces = [ranks[start : start + LINES] for start in range(0, len(ranks), LINES)]
+        for number, piece in enumerate(pieces, 1):
+            place = f" ({number} of {len(pieces)})" if len(pieces) > 1 else ""
+            yield f"spacing {grid}{place}", part[part["rank"].isin(piece)], "line"
 
 
 def _shows(value: Pooled) -> bool:
@@ -154,18 +158,20 @@ def _figure(panels: list[_Panel], metric: str) -> Figure:
     scale = Scale.of(values)
     unit = 10.0**scale.exponent
     low, high = min(values) / unit / 1.6, max(values) / unit * 1.6
-    budgets = sorted({int(nfe) for panel in panels for nfe in panel.points["nfe"]})
+    budgets = sorted({int(nfe) for panel in panels for nfe in panel.points["budget"]})
+    smallest = min(int(nfe) for panel in panels for nfe in panel.points["nfe"])
     longest = max(len(name) for panel in panels for name in panel.points[panel.names])
+    titled = any(panel.title for panel in panels)
     columns = min(len(panels), 2)
     rows = math.ceil(len(panels) / columns)
-    grid = _Layout(columns, rows, label=0.35 + _LETTER * min(longest, 40))
+    grid = _Layout(columns, rows, 0.68 + _LETTER * min(longest, 40), top=0.4 if titled else 0.15)
     figure = Figure(figsize=(grid.width, grid.height))
     FigureCanvasAgg(figure)
     looks = _looks(panels)
     for index, panel in enumerate(panels):
         axes = figure.add_axes(grid.place(index))
         axes.set(xscale="log", yscale="log", ylim=(low, high))
-        axes.set_xlim(budgets[0] / 1.25, budgets[-1] * 1.25)
+        axes.set_xlim(smallest / 1.25, budgets[-1] * 1.25)
         _draw(axes, panel, looks, unit)
         _floor(axes, panel, scale)
         _axes(axes, budgets, math.log10(high / low))
@@ -182,9 +188,9 @@ class _Layout:
     columns: int
     rows: int
     label: float
+    top: float
     left: float = 0.85
     bottom: float = 0.65
-    top: float = 0.4
 
     @property
     def width(self) -> float:
@@ -210,78 +216,88 @@ class _Look:
 def _looks(panels: list[_Panel]) -> dict[str, _Look]:
     """Colour and marker of each sampler with its parameters, the same in every panel."""
     lines = list(dict.fromkeys(line for panel in panels for line in panel.points["line"]))
-    palette = [color for index, color in enumerate(sns.color_palette("colorblind")) if index != 7]
-    # Index 7 is the grey that the floor uses.
+    colours = sns.color_palette("colorblind")
+    # Without yellow and pink, too pale for a line on white, and the grey of the floor.
+    palette = [colours[index] for index in (0, 1, 2, 3, 4, 5, 9)]
     return {
         line: _Look(palette[index % len(palette)], _MARKERS[index % len(_MARKERS)])
         for index, line in enumerate(lines)
     }
 
 
+@dataclass(frozen=True)
+class _End:
+    """The last point of a line, where its name goes."""
+
+    name: str
+    look: _Look
+    dash: tuple[float, ...]
+    nfe: float
+    value: float
+
+
 def _draw(axes: Axes, panel: _Panel, looks: dict[str, _Look], unit: float) -> None:
+    points = panel.points.sort_values(["rank", "nfe"], kind="stable")
+    shown = [value.mean / unit if _shows(value) else math.nan for value in points["value"]]
+    data = pd.DataFrame({"nfe": points["nfe"].astype(float), "value": shown})
+    # Seaborn would take whole numbers for a quantity; a configuration is a name.
+    data["who"] = points["rank"].map(str)
+    # A new piece after every hole: the line must not cross what is not known.
+    data["piece"] = data["value"].isna().cumsum()
     grids = list(dict.fromkeys(panel.points["grid"]))
+    first = points.drop_duplicates("rank")
+    dashes = [_DASHES[grids.index(grid) % len(_DASHES)] for grid in first["grid"]]
+    names = dict(zip(data["who"].unique(), zip(first["line"], dashes, strict=True), strict=True))
+    sns.lineplot(
+        data=data.dropna(),
+        x="nfe",
+        y="value",
+        hue="who",
+        palette={who: looks[line].color for who, (line, _) in names.items()},
+        style="who",
+        markers={who: looks[line].marker for who, (line, _) in names.items()},
+        dashes={who: dash for who, (_, dash) in names.items()},
+        units="piece",
+        estimator=None,
+        legend=False,
+        ax=axes,
+        **_MARK,
+        **_LINE,
+        clip_on=False,
+        zorder=3,
+    )
+    spread = pd.Series([value.sd / unit for value in points["value"]], points.index)
     ends = []
-    for _, points in panel.points.groupby("rank"):
-        points = points.sort_values("nfe", kind="stable")
-        first, last = points.iloc[0], points[points["value"].map(_shows)].iloc[-1]
-        look = looks[first["line"]]
-        values = [value.mean / unit if _shows(value) else math.nan for value in points["value"]]
-        data = pd.DataFrame({"nfe": points["nfe"].astype(float), "value": values})
-        # A new piece after every hole: the line must not cross what is not known.
-        data["piece"] = data["value"].isna().cumsum()
-        sns.lineplot(
-            data=data.dropna(),
-            x="nfe",
-            y="value",
-            units="piece",
-            estimator=None,
-            ax=axes,
-            color=look.color,
-            marker=look.marker,
-            markersize=6.5,
-            markeredgecolor="white",
-            linewidth=1.8,
-            linestyle=_DASHES[grids.index(first["grid"]) % len(_DASHES)],
-            clip_on=False,
-            zorder=3,
-        )
-        spread = [value.sd / unit if value.sd > 0 else 0.0 for value in points["value"]]
-        if any(spread):
-            axes.errorbar(
-                data["nfe"], data["value"], spread, fmt="none", ecolor=look.color, elinewidth=1.2
-            )
-        ends.append((first[panel.names], look, float(last["nfe"]), last["value"].mean / unit))
+    for (who, rows), name in zip(data.groupby("who", sort=False), first[panel.names], strict=True):
+        line, dash = names[str(who)]
+        if spread[rows.index].notna().any():
+            bars: Any = {"fmt": "none", "ecolor": looks[line].color, "elinewidth": 1.2}
+            axes.errorbar(rows["nfe"], rows["value"], spread[rows.index], **bars)
+        last = rows.dropna().iloc[-1]
+        ends.append(_End(name, looks[line], dash, last["nfe"], last["value"]))
     _label(axes, ends)
 
 
-def _label(axes: Axes, ends: list[tuple[str, _Look, float, float]]) -> None:
+def _label(axes: Axes, ends: list[_End]) -> None:
     """Writes each line's name to the right of the panel, at its last point or as near as fits."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
 
     def along(value: float, start: float, stop: float) -> float:
         return math.log(value / start) / math.log(stop / start)
 
-    ends = sorted(ends, key=lambda end: end[3])
-    heights = _spread([along(end[3], low, high) for end in ends], gap=0.19 / _PANEL[1])
-    for (name, look, x, y), height in zip(ends, heights, strict=True):
-        start = along(x, left, right), along(y, low, high)
-        axes.plot(
-            [start[0], 1.015, 1.04],
-            [start[1], height, height],
-            color=look.color,
-            linewidth=0.8,
-            alpha=0.7,
-            transform=axes.transAxes,
-            clip_on=False,
-            zorder=2,
-        )
-        axes.plot(
-            [1.06], [height], color=look.color, marker=look.marker, markersize=6.5,
-            markeredgecolor="white", transform=axes.transAxes, clip_on=False,
-        )  # fmt: skip
-        shown = name if len(name) <= 40 else f"{name[:39]}…"
+    ends = sorted(ends, key=lambda end: end.value)
+    heights = _spread([along(end.value, low, high) for end in ends], gap=0.19 / _PANEL[1])
+    for end, height in zip(ends, heights, strict=True):
+        start = along(end.nfe, left, right), along(end.value, low, high)
+        free: Any = {"color": end.look.color, "transform": axes.transAxes, "clip_on": False}
+        pointer = [start[0], 1.005, 1.03], [start[1], height, height]
+        axes.plot(*pointer, linewidth=0.8, alpha=0.6, zorder=2, **free)
+        dash: Any = (0, end.dash) if end.dash else "-"
+        axes.plot([1.035, 1.125], [height, height], linestyle=dash, **_LINE, **free)
+        axes.plot([1.08], [height], marker=end.look.marker, **_MARK, **free)
+        name = end.name if len(end.name) <= 40 else f"{end.name[:39]}…"
         axes.text(
-            1.085, height, shown, transform=axes.transAxes, va="center_baseline", fontsize="small"
+            1.145, height, name, transform=axes.transAxes, va="center_baseline", fontsize="small"
         )
 
 

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench import atomic
+from bench.report import frame
 from bench.report.frame import EXACT, Setting, Study
 from bench.report.plots import encode, style
 from bench.report.tables import EXACT_DRAWS
@@ -92,9 +93,9 @@ def write(study: Study, folder: Path, out: Path) -> Picture:
 
 
 def _sheet(study: Study) -> _Sheet | None:
-    """The rows and NFEs to show, of the first setting and its first seed.
+    """The rows and NFEs to show, of the first setting with a finished cell and its first seed.
 
-    The NFEs are the smallest and the largest that the most configurations have in common.
+    The NFEs are the smallest and the largest at which half of the configurations have a cell.
     """
     setting = _first_done(study)
     if setting is None:
@@ -102,11 +103,11 @@ def _sheet(study: Study) -> _Sheet | None:
     cells = setting.cells[setting.cells["status"] == "done"]
     seed = int(cells["seed"].min())
     cells = cells[cells["seed"] == seed]
-    sampled = cells[cells["sampler"] != EXACT]
-    coverage = sampled.groupby("budget")["rank"].nunique()
-    common = [int(budget) for budget in coverage.index[coverage == coverage.max()]]
-    budgets = tuple(dict.fromkeys([common[0], common[-1]])) if common else (0,)
     exact = cells.loc[cells["sampler"] == EXACT, "key"]
+    sampled = frame.serve_all(cells[cells["sampler"] != EXACT])
+    coverage = sampled.groupby("budget")["rank"].nunique()
+    usual = [int(budget) for budget in coverage.index[coverage >= coverage.max() / 2]]
+    budgets = tuple(dict.fromkeys([usual[0], usual[-1]])) if usual else (0,)
     rows = [_Row(EXACT_DRAWS, (key,) * len(budgets)) for key in exact.head(1)]
     for _, group in sampled[sampled["budget"].isin(budgets)].groupby("rank"):
         rows.append(_Row(str(group["label"].iloc[0]), tuple(_at(group, n) for n in budgets)))
@@ -147,30 +148,28 @@ def _identity(path: Path) -> str | None:
 
 
 def _caption(sheet: _Sheet) -> str:
-    rest = f" The first {ROWS} of {ROWS + sheet.left_out} rows." if sheet.left_out else ""
-    same = "" if len(sheet.rows) < 2 else " A column has the same starting noise in every sampler;"
-    return (
-        f"Samples 0 to {SHOWN - 1} of seed {sheet.seed} at {_numbers(sheet.budgets)} NFE.{same}"
-        f" exact draws share none.{rest}"
-    )
-
-
-def _numbers(budgets: tuple[int, ...]) -> str:
-    return " and ".join(map(str, budgets))
+    words = [
+        f"Samples 0 to {SHOWN - 1} of seed {sheet.seed}. A column starts from the same noise in "
+        "every row of a sampler.",
+        "Building this report where the samples are absent leaves the picture as it is.",
+    ]
+    if sheet.left_out:
+        words.append(f"The first {ROWS} of {ROWS + sheet.left_out} rows.")
+    return " ".join(words)
 
 
 def _figure(sheet: _Sheet, images: dict[str, npt.NDArray[np.uint8]]) -> Figure:
     """One strip of images for each row and NFE, on whole pixels so that nothing is blurred."""
     size = max(image.shape[1] for image in images.values()) * _ZOOM
     strip, gap, between, top = SHOWN * (size + 2), 6, 28, 30
-    left = 14 + round(6.3 * max(len(row.label[:40]) for row in sheet.rows))
+    left = 18 + round(7.0 * max(len(row.label[:40]) for row in sheet.rows))
     width = left + len(sheet.budgets) * (strip + between) - between + 8
     height = top + len(sheet.rows) * (size + gap) + 4
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     FigureCanvasAgg(figure)
     for column, budget in enumerate(sheet.budgets):
         x = left + column * (strip + between)
-        figure.text(x / width, 1 - 0.5 * top / height, f"{budget} NFE", va="center", size="medium")
+        figure.text(x / width, 1 - 0.5 * top / height, _title(budget), va="center", size="medium")
         for index, row in enumerate(sheet.rows):
             y = height - top - index * (size + gap) - size
             if column == 0:
@@ -186,6 +185,10 @@ def _figure(sheet: _Sheet, images: dict[str, npt.NDArray[np.uint8]]) -> Figure:
             else:
                 axes.imshow(_strip(found, size), interpolation="nearest", aspect="auto")
     return figure
+
+
+def _title(budget: int) -> str:
+    return f"{budget} NFE" if budget else ""
 
 
 def _strip(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

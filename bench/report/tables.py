@@ -5,13 +5,13 @@
 paper (Song, Meng and Ermon 2021, arXiv:2010.02502).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
 from bench.report.frame import ALL, Pooled, plain
-from bench.report.markdown import HOLE, Footnotes, Scale, escape, table
+from bench.report.markdown import Footnotes, Scale, escape, table
 
 COLUMNS = 8
 """Most columns of one table; wider ones are split by spacing."""
@@ -35,8 +35,8 @@ def by_nfe(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator
         columns = part.drop_duplicates("rank")
         notes, rows = Footnotes(), []
         for budget, at in part.groupby("budget"):
-            values = [_value(at[at["rank"] == rank], scale, notes) for rank in columns["rank"]]
-            rows.append([str(budget), *values])
+            head, places = _series(at, columns["rank"], "NFE", scale, notes)
+            rows.append([f"{budget}{head}", *places])
         rows += _floor(exact, len(columns), scale, notes)
         header = ["NFE", *map(escape, columns["line" if split else "label"])]
         yield Table("Spacing " + str(grid) if split else "", _text(header, rows, notes, part))
@@ -44,23 +44,34 @@ def by_nfe(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator
 
 def by_eta(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator[Table]:
     """Tables with eta down and steps across, one a spacing, where a sampler sweeps both."""
+    for title, part in _sweeps_of_eta(points):
+        etas = part.drop_duplicates("rank").set_index("rank")[ETA].map(plain)
+        ranks = sorted(etas.index, key=lambda rank: _eta_order(etas[rank]))
+        notes, header, columns = Footnotes(), ["η"], []
+        for steps, at in part.groupby("steps"):
+            head, places = _series(at, ranks, "steps", scale, notes)
+            header.append(f"S = {steps}{head}")
+            columns.append(places)
+        rows = [[escape(etas[rank]), *row] for rank, *row in zip(ranks, *columns, strict=True)]
+        rows += _floor(exact, len(columns), scale, notes)
+        yield Table(title, _text(header, rows, notes, part))
+
+
+def only_eta(points: pd.DataFrame) -> bool:
+    """Whether the tables by eta hold every point, so that those by NFE only repeat them."""
+    held = sum(len(part) for _, part in _sweeps_of_eta(points))
+    return 0 < held == len(points)
+
+
+def _sweeps_of_eta(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The points in which only eta (two values or more) and the steps (likewise) vary."""
     if ETA not in points:
         return
     swept = points[points[ETA].notna()]
     without_eta = swept["line"].str.replace(r" eta=\S+", "", regex=True)
     for (line, grid), part in swept.groupby([without_eta, "grid"], sort=False):
-        etas = part.drop_duplicates("rank").set_index("rank")[ETA].map(plain)
-        steps = sorted(part["steps"].unique())
-        if len(etas) < 2 or len(steps) < 2:
-            continue
-        notes, rows = Footnotes(), []
-        for rank in sorted(etas.index, key=lambda rank: _eta_order(etas[rank])):
-            row = part[part["rank"] == rank]
-            values = [_value(row[row["steps"] == n], scale, notes, by="steps") for n in steps]
-            rows.append([escape(etas[rank]), *values])
-        rows += _floor(exact, len(steps), scale, notes)
-        header = ["η", *(f"S = {n}" for n in steps)]
-        yield Table(f"{line}, spacing {grid}", _text(header, rows, notes, part))
+        if part["rank"].nunique() > 1 and part["steps"].nunique() > 1:
+            yield f"{line}, spacing {grid}", part
 
 
 def _eta_order(eta: str) -> tuple[bool, float, str]:
@@ -71,16 +82,23 @@ def _eta_order(eta: str) -> tuple[bool, float, str]:
         return True, 0.0, eta
 
 
-def _value(at: pd.DataFrame, scale: Scale, notes: Footnotes, *, by: str = "NFE") -> str:
-    """What one place of a table says; the last row counts if several share it."""
-    if at.empty:
-        return ""
-    point = at.iloc[-1]
-    value: Pooled = point["value"]
-    shown = scale.pooled(value) + notes.mark(value.note)
-    columns = ("nfe", "budget") if by == "NFE" else ("effective", "steps")
-    ran, asked = point[columns[0]], point[columns[1]]
-    return shown if ran == asked or value.hole else f"{shown} ({ran} {by})"
+def _series(
+    points: pd.DataFrame, ranks: Iterable[int], by: str, scale: Scale, notes: Footnotes
+) -> tuple[str, list[str]]:
+    """The places of one row or column, in the order of `ranks`, and an addition to its head.
+
+    What ran stands beside the value where it is less than the head of the row or column says,
+    or in the head if it is the same for all.
+    """
+    ran, asked = ("nfe", "budget") if by == "NFE" else ("effective", "steps")
+    pairs = zip(points[ran], points[asked], strict=True)
+    brackets = [f" ({n} {by})" if n != m else "" for n, m in pairs]
+    shared = brackets[0] if len(set(brackets)) == 1 else ""
+    texts = {}
+    for rank, value, bracket in zip(points["rank"], points["value"], brackets, strict=True):
+        text = scale.pooled(value) + notes.mark(value.note)
+        texts[rank] = text if shared or value.hole else text + bracket
+    return shared, [texts.get(rank, "") for rank in ranks]
 
 
 def _floor(exact: Pooled | None, width: int, scale: Scale, notes: Footnotes) -> list[list[str]]:
@@ -92,7 +110,7 @@ def _floor(exact: Pooled | None, width: int, scale: Scale, notes: Footnotes) -> 
 
 def _text(header: list[str], rows: list[list[str]], notes: Footnotes, part: pd.DataFrame) -> str:
     """The table, its footnotes, and a legend of the signs that really occur in it."""
-    places = [place for row in rows for place in row]
+    places = [place for row in [header, *rows] for place in row]
     legend = []
     if any(place.endswith((" NFE)", " steps)")) for place in places):
         legend.append(
@@ -101,9 +119,7 @@ def _text(header: list[str], rows: list[list[str]], notes: Footnotes, part: pd.D
         )
     if part["served"].any():
         steps = ", ".join(map(str, sorted(part.loc[part["served"], "steps"].unique())))
-        legend.append(f"At {steps} steps: spacing {ALL}, every index once, for all spacings.")
-    if any(place.startswith(HOLE) for place in places):
-        legend.append(f"{HOLE} no value, for the reason in the footnote.")
+        legend.append(f"At {steps} steps: the spacing {ALL}, every index once.")
     if "" in places:
         legend.append("Empty: not asked for in this sweep.")
     blocks = [table(header, rows), "\n".join(notes.lines()).rstrip(), " ".join(legend)]

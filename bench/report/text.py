@@ -7,7 +7,7 @@ say which value is the lowest, never that one sampler is better than another.
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -22,7 +22,7 @@ REACH = 2.0
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the report: its file name, or None if there is none, and its caption."""
+    """A picture of the report: its file name, or None, and its caption or why there is none."""
 
     file: str | None
     caption: str
@@ -58,25 +58,46 @@ def _lead(study: Study) -> str:
 
 
 def _metric(study: Study, metric: str, plot: Picture) -> Iterator[str]:
-    yield from _image(plot, f"{metric} against the number of function evaluations")
+    alt = f"{metric} against the number of function evaluations"
+    yield from _image(replace(plot, caption=f"{_of(study, metric)} {plot.caption}"), alt)
     for setting in study.settings:
-        points, exact = frame.points(setting, metric), frame.floor(setting, metric)
+        points, exact = frame.points(setting.cells, metric), frame.floor(setting, metric)
         values = [value for value in [*points["value"], exact] if value is not None]
         scale = Scale.of(value.mean for value in values)
         if setting.name:
             yield f"### {escape(setting.name)}"
+        yield f"In words{f' (values {scale.words})' if scale.words else ''}:"
         yield _bullets(summary(points, exact, scale))
-        yield caption(study, setting, metric, scale)
-        eta = list(tables.by_eta(points, exact, scale))
-        nfe = list(tables.by_nfe(points, exact, scale)) if len(points) or exact else []
-        for part in [*nfe, *eta]:
-            yield from [f"**{escape(part.title)}**", part.text] if part.title else [part.text]
+        yield f"*{caption(study, setting, metric, scale)}*"
+        shown = frame.points(frame.serve_all(setting.cells), metric)
+        by_nfe = _blocks(tables.by_nfe(shown, exact, scale))
+        by_eta = _blocks(tables.by_eta(shown, exact, scale))
+        if tables.only_eta(shown):
+            folded = "<details><summary>The same numbers with NFE down</summary>"
+            yield from [*by_eta, folded, *by_nfe, "</details>"]
+        else:
+            yield from [*by_nfe, *by_eta]
+
+
+def _of(study: Study, metric: str) -> str:
+    """What the plot of a metric is of, in full if all of it is of the same."""
+    if len(study.settings) == 1:
+        return caption(study, study.settings[0], metric, Scale())
+    names = "; ".join(setting.name for setting in study.settings)
+    return f"{escape(metric)}, for {escape(names)}, as said below." if names else escape(metric)
+
+
+def _blocks(found: Iterable[tables.Table]) -> list[str]:
+    return [
+        block
+        for part in found
+        for block in ([f"**{escape(part.title)}**"] if part.title else []) + [part.text]
+    ]
 
 
 def summary(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator[str]:
     """What the numbers of one setting say, a sentence each."""
-    good = points[[not value.hole for value in points["value"]]]
-    good = good.assign(mean=[value.mean for value in good["value"]])
+    good = points[points["mean"].notna()]
     if good.empty:
         yield "No cell of a sampler has a value yet."
     for budget, at in good.groupby("budget"):
@@ -102,7 +123,7 @@ def caption(study: Study, setting: Setting, metric: str, scale: Scale) -> str:
     what = f"{escape(metric)} {scale.words}".strip()
     if len(seeds) > 1:
         what += ", mean ± standard deviation over seeds"
-    return f"*{what}; lower is better. {escape('; '.join(words))}.*"
+    return f"{what}; lower is better. {escape('; '.join(words))}."
 
 
 def _lowest(budget: int, at: pd.DataFrame, scale: Scale) -> str:
@@ -110,10 +131,10 @@ def _lowest(budget: int, at: pd.DataFrame, scale: Scale) -> str:
     ran = f" (with {best['nfe']})" if best["nfe"] != budget else ""
     said = f"At {budget} NFE, **{escape(best['label'])}**{ran} "
     if len(at) == 1:
-        return f"{said}is the only one, {scale.show(best['mean'])}."
+        return f"{said}has the only value, {scale.show(best['mean'])}."
     second = at.iloc[1]
     ratio = second["mean"] / best["mean"] if best["mean"] > 0 else math.nan
-    times = f", {digits(ratio)} times as high" if ratio >= 1.005 else ""
+    times = f", {_times(ratio)} times as high" if ratio >= 1.005 else ""
     return (
         f"{said}has the lowest value, {scale.show(best['mean'])}; "
         f"next is {escape(second['label'])}, {scale.show(second['mean'])}{times}."
@@ -121,16 +142,29 @@ def _lowest(budget: int, at: pd.DataFrame, scale: Scale) -> str:
 
 
 def _near_floor(good: pd.DataFrame, exact: Pooled, scale: Scale) -> str:
-    near = good[good["mean"] <= REACH * exact.mean]
-    first = near.sort_values(["budget", "mean"], kind="stable").drop_duplicates("rank")
-    said = (
-        f"Exact draws of the model have {scale.show(exact.mean)}: the floor at this sample count."
-    )
-    reached = [f"{escape(row['label'])} ({row['nfe']} NFE)" for _, row in first.iterrows()]
-    if not reached:
-        return f"{said} No configuration comes within {REACH:g} times of it."
-    others = "" if len(reached) == good["rank"].nunique() else ", and no other"
-    return f"{said} Within {REACH:g} times of it, first at: {', '.join(reached)}{others}."
+    """Which configurations come near the floor, each at the first NFE where it does."""
+    said = f"The floor is {scale.show(exact.mean)}, the value of exact draws of the model."
+    near = good[good["mean"] <= REACH * exact.mean].sort_values("nfe", kind="stable")
+    first = near.drop_duplicates("rank")
+    if first.empty:
+        return f"{said} No configuration comes below {REACH:g} times that."
+    reached = [
+        f"{_names(at['label'])}, first at {nfe} NFE" for nfe, at in first.groupby("nfe", sort=False)
+    ]
+    others = "" if len(first) == good["rank"].nunique() else "; no other"
+    return f"{said} At most {REACH:g} times that: {'; '.join(reached)}{others}."
+
+
+def _names(labels: "pd.Series[str]", most: int = 4) -> str:
+    names = [escape(label) for label in labels]
+    more = [f"{len(names) - most} more"] if len(names) > most else []
+    *start, last = names[:most] + more
+    return f"{', '.join(start)} and {last}" if start else last
+
+
+def _times(ratio: float) -> str:
+    """A ratio in two digits, three just above one."""
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 1.95 else f"{ratio:.2f}"
 
 
 def _configurations(study: Study) -> str:
@@ -164,7 +198,7 @@ def _provenance(study: Study) -> Iterator[str]:
     rows += [("Hosts", _several(cells["host"]))]
     versions = pd.Series([_pairs(record.provenance.get("versions") or {}) for record in used])
     rows += [("Versions", words) for words in _distinct(versions)]
-    rows += [("Commits", ", ".join(_commits(cells)))]
+    rows += [("Commits", words.removeprefix("commit ")) for words in _commits(cells)]
     rows += [("Model digest", _several(cells["model_digest"]))]
     for metric in study.metrics:
         entries = [record.metrics[metric] for record in used if metric in record.metrics]
@@ -184,7 +218,7 @@ def _compute(cells: pd.DataFrame) -> str:
 
 
 def _time(seconds: float) -> str:
-    if seconds < 120:
+    if seconds < 600:
         return f"{digits(seconds)} s"
     return f"{digits(seconds / 60)} min" if seconds < 7200 else f"{digits(seconds / 3600)} h"
 
@@ -201,7 +235,7 @@ def _numerics(cells: pd.DataFrame) -> Iterable[str]:
 def _commits(cells: pd.DataFrame) -> list[str]:
     known = cells[cells["commit"].notna()]
     if known.empty:
-        return []
+        return ["commit unknown"] if len(cells) else []
     commits = [str(commit)[:10] for commit in dict.fromkeys(known["commit"])]
     dirty = " (with uncommitted changes)" if known["dirty"].fillna(False).any() else ""
     return [f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}{dirty}"]
@@ -229,7 +263,7 @@ def _pairs(named: Mapping[str, object]) -> str:
 
 def _image(picture: Picture, alt: str) -> list[str]:
     drawn = [f"![{escape(alt)}]({picture.file})"] if picture.file else []
-    return [*drawn, f"*{escape(picture.caption)}*"] if picture.caption else drawn
+    return [*drawn, f"*{picture.caption}*"]
 
 
 def _bullets(sentences: Iterable[str]) -> str:

@@ -198,9 +198,7 @@ def ddim_table() -> list[Cell]:
         for spacing in ("quadratic", "uniform"):
             for n in (10, 20, 50, 100):
                 left = {50: 46, 100: 88}.get(n) if spacing == "quadratic" else None
-                cells.append(
-                    Cell("ddim", n, {"eta": eta}, spacing, effective=left, samples=50_000)
-                )
+                cells.append(Cell("ddim", n, {"eta": eta}, spacing, effective=left, samples=50_000))
         cells.append(Cell("ddim", 1000, {"eta": eta}, "all", samples=50_000))
     return cells
 
