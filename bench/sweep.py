@@ -42,7 +42,7 @@ from bench.models import ModelSpec
 from bench.parameters import Parameter, Value
 from bench.samplers import REGISTRY
 from bench.sweep_file import FOLDER_NAME, SLURM_ONLY, Head, Launch, Row, validated
-from bench.sweep_grid import EXACT, expand, steps_left
+from bench.sweep_grid import EXACT, Items, expand, steps_left
 from bench.yaml_lines import Document
 
 __all__ = ["EXACT", "Cell", "Launch", "Sweep", "load", "parse"]
@@ -79,14 +79,15 @@ class Cell:
     samples: int
     nfe_asked: int | None = None
 
-    @classmethod
-    def from_canonical(cls, data: Mapping[str, Any]) -> "Cell":
-        """The cell that `canonical` describes, for workers that read it from sweep.json."""
-        frozen = {name: _frozen(data[name]) for name in ("params", "spacing_params")}
-        return cls(**{**data, **frozen})
+    def __post_init__(self) -> None:
+        # JSON knows no tuples, and a list could not be part of a cache's key.
+        for name in ("params", "spacing_params"):
+            given = getattr(self, name).items()
+            frozen = {key: tuple(v) if isinstance(v, list) else v for key, v in given}
+            object.__setattr__(self, name, frozen)
 
     def canonical(self) -> dict[str, Any]:
-        """The cell as JSON data; `from_canonical` makes the cell of it again."""
+        """The cell as JSON data; `Cell(**data)` is the cell again."""
         data = {name: getattr(self, name) for name in _IDENTITY}
         return data | {"spacing_params": _plain(self.spacing_params), "params": _plain(self.params)}
 
@@ -137,14 +138,13 @@ class Cell:
             schedule, self.spacing, self.steps, final=self.final, params=self.spacing_params
         )
 
-    @property
+    @cached_property
     def steps_effective(self) -> int | None:
         """Number of steps of the grid, None for exact draws."""
         if self.spacing is None or self.steps is None or self.final is None:
             return None
-        schedule = _schedule(_json(self.model))
         params = tuple(self.spacing_params.items())
-        return steps_left(schedule, self.spacing, self.steps, self.final, params)
+        return _steps_left(_json(self.model), self.spacing, self.steps, self.final, params)
 
     @property
     def nfe(self) -> int:
@@ -278,9 +278,11 @@ def _drafts(document: Document, specs: list[ModelSpec]) -> Iterator[dict[str, An
     rows = document.data.get("grid")
     for i, given in enumerate(rows if isinstance(rows, list) else []):
         if isinstance(given, dict):  # anything else is a problem already
+            before = len(document.problems)
             row = validated(Row, document, given, ("grid", i))
             if row is not None:
-                yield from expand(document, ("grid", i), row, specs)
+                whole = len(document.problems) == before
+                yield from expand(document, ("grid", i), row, specs, whole=whole)
 
 
 def _models(document: Document) -> Iterator[ModelSpec]:
@@ -333,8 +335,9 @@ def _name(document: Document) -> str:
 
 def _batches(document: Document, head: Head | None) -> tuple[int, int]:
     """(batch, chunk), with their defaults filled in."""
-    if head is None:
-        return _BATCH, _CHUNK
+    given = (document.data.get("batch"), document.data.get("chunk"))
+    if head is None or (head.batch, head.chunk) != given:
+        return _BATCH, _CHUNK  # a problem already
     batch = head.batch or min(_BATCH, head.chunk or _BATCH)
     chunk = head.chunk or -(-_CHUNK // batch) * batch
     if chunk % batch:
@@ -353,8 +356,9 @@ def _launch(document: Document) -> Launch | None:
     given = document.data.get("launch", {})
     if not isinstance(given, dict):
         return None  # a problem already
+    before = len(document.problems)
     launch = validated(Launch, document, given, ("launch",))
-    if launch is None:
+    if launch is None or len(document.problems) > before:
         return None
     if launch.executor != "slurm":
         for key in given:
@@ -378,8 +382,17 @@ def _schedule(model: str) -> NoiseSchedule:
     return models.describe(json.loads(model)).schedule()
 
 
+@cache
+def _steps_left(model: str, spacing: str, steps: int, final: Final, params: Items) -> int:
+    """`steps_left` by the model's JSON: a schedule, with its betas, takes long to compare."""
+    return steps_left(_schedule(model), spacing, steps, final, params)
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def _json(data: object) -> str:
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _ENCODER.encode(data)
 
 
 def _plain(params: Mapping[str, Value]) -> dict[str, Any]:
@@ -387,16 +400,13 @@ def _plain(params: Mapping[str, Value]) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in params.items()}
 
 
-def _frozen(params: Mapping[str, Any]) -> dict[str, Value]:
-    """Parameters from JSON data."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in params.items()}
-
-
 def _worded(params: Mapping[str, Value], declared: Mapping[str, Parameter]) -> list[str]:
     """The numbers among the parameters, and what else is not at its default."""
     words = []
     for name, value in params.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if number or value != declared[name].default:
-            words.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
+        values = value if isinstance(value, tuple) else (value,)
+        numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        if numbers or value != declared[name].default:
+            text = ",".join(f"{v:g}" if isinstance(v, float) else f"{v}" for v in values)
+            words.append(f"{name}={text}")
     return words

@@ -6,6 +6,8 @@ checked in `bench.sweep`, by asking the registries.
 """
 
 import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -70,12 +72,16 @@ class Launch(BaseModel):
     partition: Text | None = Field(None, description="the name of a SLURM partition")
     account: Text | None = Field(None, description="the name of a SLURM account")
     qos: Text | None = Field(None, description="the name of a SLURM quality of service")
-    gres: Text | None = Field(None, description='generic resources as SLURM writes them, "gpu:1"')
+    gres: Text | None = Field(
+        None, description='generic resources as SLURM writes them, like "gpu:1"'
+    )
     constraint: Text | None = Field(None, description="a SLURM constraint on nodes")
-    mem: Text | None = Field(None, description='memory with its unit, "16GB"')
+    mem: str | None = Field(
+        None, pattern=r"^\d+[KMGT]B?$", description='memory with its unit, like "16GB"'
+    )
     cpus: Natural | None = Field(None, description="a number of CPUs per job, at least 1")
     time: Annotated[Natural, BeforeValidator(_minutes)] | None = Field(
-        None, description='whole minutes, or "HH:MM:SS"'
+        None, description='whole minutes, or a time like "HH:MM:SS"'
     )
     array_parallelism: Natural | None = Field(
         None, description="a number of jobs at a time, at least 1"
@@ -99,7 +105,7 @@ class Head(BaseModel):
     name: str | None = Field(
         None,
         pattern=f"^{FOLDER_NAME.pattern}$",
-        description='a text of letters, digits, ".", "_" and "-": it names folders',
+        description="a text of letters, digits and . _ - because it names folders",
     )
     model: Axis[str | dict[str, Any]] = Field(
         description='the name of a model, or a mapping like "{kind: diffusers, path: FOLDER}"'
@@ -140,13 +146,24 @@ class Row(BaseModel):
 _AXES = {"model", "seed", "metrics", "sampler", "spacing", "final", "steps", "nfe", "setup"}
 
 
-def validated(schema: type[Schema], document: Document, data: object, at: Keys) -> Schema | None:
-    """`data`, the value at `at`, as a `schema`; if it is not, the problems and None."""
+def validated(
+    schema: type[Schema], document: Document, data: Mapping[str, Any], at: Keys
+) -> Schema | None:
+    """`data`, the mapping at `at`, as a `schema`; problems go into the document.
+
+    If there are any, the result has defaults in place of the keys concerned, so that checking can
+    go on; None if it cannot.
+    """
     try:
         return schema.model_validate(data)
     except ValidationError as errors:
-        for error in errors.errors(include_url=False):
-            _explain(schema, document, error, at)
+        details = errors.errors(include_url=False)
+    for error in details:
+        _explain(schema, document, error, at)
+    wrong = {error["loc"][0] for error in details}
+    try:
+        return schema.model_validate({k: v for k, v in data.items() if k not in wrong})
+    except ValidationError:
         return None
 
 
@@ -164,12 +181,21 @@ def _explain(schema: type[BaseModel], document: Document, error: ErrorDetails, a
         )
         return
     field = schema.model_fields[name.replace("-", "_")]
+    assert field.description is not None
     if error["type"] == "missing":
-        document.problem(at, f'the key "{name}" is missing{owner}: {field.description}.')
+        # Where any key is allowed, a misspelt one has not been reported as unknown.
+        stray = error["input"] if schema.model_config.get("extra") == "allow" else ()
+        meant = [f' Is "{key}" meant to be it?' for key in get_close_matches(name, stray, 1)]
+        document.problem(
+            at, f'the key "{name}" is missing{owner}: {field.description}.{"".join(meant)}'
+        )
         return
-    # A union adds its branch to the path; the value itself stands at the last part that exists.
-    found = document.found(keys)
     advice = ""
-    if found.endswith(" a list") and name not in _AXES:
+    value = document.value(keys)
+    if isinstance(value, list) and value and name not in _AXES:
         advice = " Lists stand only where a key is swept: model, seed and the keys of the grid."
-    document.problem(keys, f"{found}; expected {field.description}.{advice}")
+    if error["type"] == "string_type" and isinstance(value, bool | int | float):
+        text = document.texts[document.written(keys)]
+        advice = f' If it is meant as text, put it in quotes: "{text}".'
+    # A union adds its branches to the path; the value itself stands at the last part that exists.
+    document.unexpected(keys, field.description, advice)

@@ -20,6 +20,8 @@ EXACT = "exact"
 """In place of a sampler: exact draws of the model, the floor of every metric."""
 
 Rule = Sampler | Spacing
+Items = tuple[tuple[str, Value], ...]
+"""Parameters as something that can be a key."""
 Named = TypeVar("Named", Sampler, Spacing)
 
 
@@ -29,7 +31,7 @@ def steps_left(
     spacing: str,
     steps: int,
     final: Final,
-    params: tuple[tuple[str, Value], ...],
+    params: Items,
 ) -> int:
     """How many of `steps` steps remain after duplicates; a grid is built once for all its cells.
 
@@ -99,12 +101,13 @@ class Course:
 
 
 def expand(
-    document: Document, at: Keys, row: Row, models: list[ModelSpec]
+    document: Document, at: Keys, row: Row, models: list[ModelSpec], *, whole: bool
 ) -> Iterator[dict[str, Any]]:
     """The combinations of the row at `at`, as the fields of a Cell short of seed and samples.
 
     The last key of the row varies fastest, the model slowest. What is wrong goes into the
     document; a row with something wrong in it gives no more than a part of its combinations.
+    `whole` says that the row is as it stands in the file, rather than short of what was wrong.
     """
     before = len(document.problems)
     samplers = _named(document, (*at, "sampler"), row.sampler, REGISTRY)
@@ -112,8 +115,8 @@ def expand(
     if len(document.problems) > before:
         return  # whose parameters would one check?
     params = _parameters(document, at, row, samplers, spacings)
-    budgets = _budgets(document, at, row)
-    if len(document.problems) > before:
+    budgets = _budgets(document, at, row) if whole else []
+    if not whole or len(document.problems) > before:
         return
     axes: dict[str, list[tuple[Keys, Any]]] = {
         "sampler": _placed((*at, "sampler"), samplers),
@@ -131,7 +134,7 @@ def expand(
         schedule, canonical = model.schedule(), model.canonical()
         for combination in product(*axes.values()):
             chosen = dict(zip(axes, combination, strict=True))
-            (_, sampler), (where, spacing) = chosen["sampler"], chosen["spacing"]
+            sampler, spacing = chosen["sampler"][1], chosen["spacing"][1]
             course = Course(
                 schedule,
                 sampler,
@@ -144,7 +147,9 @@ def expand(
             try:
                 steps = _steps(document, row, course, place, budget)
             except ScheduleError as error:
-                document.problem(where, f"{document.found(where)}: {error}")
+                own = [chosen[name][0] for name in spacing.params if name in chosen]
+                where = own[0] if own else chosen["spacing"][0]
+                document.problem(where, f"{show(where)}: {error}")
                 continue
             if steps is not None:
                 yield {
@@ -256,14 +261,14 @@ def _values(
         placed = [(keys, value)]
     if not placed:
         expected = next(iter(parameters.values())).expected
-        document.problem(keys, f"{document.found(keys)}; expected {expected}.")
+        document.unexpected(keys, expected)
     for place, item in placed:
         canonical = {}
         for name, parameter in parameters.items():
             try:
                 canonical[name] = parameter.validate(item)
             except SweepError:
-                document.problem(place, f"{document.found(place)}; expected {parameter.expected}.")
+                document.unexpected(place, parameter.expected)
         yield place, canonical
 
 
@@ -284,11 +289,13 @@ def _budgets(document: Document, at: Keys, row: Row) -> list[tuple[Keys, int | N
     """The axis of steps or nfe; a single None where the row leaves it to its spacings."""
     if row.steps and row.nfe:
         document.problem(
-            (*at, "nfe"), f"{show(at)} gives both steps and nfe; one follows from the other."
+            (*at, "nfe"),
+            f"{show(at)} gives both steps and nfe, and one follows from the other; keep one.",
         )
     if "unreachable" in row.model_fields_set and not row.nfe:
         document.problem(
-            (*at, "unreachable"), f"{show((*at, 'unreachable'))} is about nfe, which is not given."
+            (*at, "unreachable"),
+            f"{show((*at, 'unreachable'))} is about nfe, which this row does not give; remove it.",
         )
     if row.nfe:
         return _placed((*at, "nfe"), row.nfe)

@@ -54,13 +54,17 @@ class Document:
             keys = keys[:-1]
         return keys
 
+    def value(self, keys: Keys) -> Yaml:
+        """The value at what is written of `keys`."""
+        value: Yaml = self.data
+        for key in self.written(keys):
+            value = value[key]  # type: ignore[index]
+        return value
+
     def found(self, keys: Keys) -> str:
         """What stands there, in the user's own text: 'steps[2] is the text "twenty"'."""
         keys = self.written(keys)
-        value: Yaml = self.data
-        for key in keys:
-            value = value[key]  # type: ignore[index]
-        match value:
+        match value := self.value(keys):
             case None:
                 what = "empty"
             case str():
@@ -75,9 +79,19 @@ class Document:
 
     def problem(self, keys: Keys, text: str) -> None:
         """Notes a problem with the value (or the missing value) at `keys`."""
-        found = (self.lines[self.written(keys)], text)
-        if found not in self.problems:
-            self.problems.append(found)
+        problem = (self.lines[self.written(keys)], text)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def unexpected(self, keys: Keys, expected: str, advice: str = "") -> None:
+        """Notes that something else is expected at `keys` than what stands there.
+
+        Words in double quotes within `expected` are what may be written: for text that is none of
+        them, the nearest is suggested.
+        """
+        value = self.value(keys)
+        near = nearest(value, re.findall(r'"([^"]*)"', expected)) if isinstance(value, str) else ""
+        self.problem(keys, f"{self.found(keys)}; expected {expected}.{near}{advice}")
 
     def stop_at_problems(self) -> None:
         """Raises one SweepError with a line per problem, if there are any."""

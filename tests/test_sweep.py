@@ -1,0 +1,431 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import results, samplers, sweep
+from bench.diffusion.spacing import SPACINGS
+from bench.errors import SweepError
+from bench.sweep import Cell, Sweep
+from bench.sweep_file import Row
+
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+
+HEAD = """\
+# Which one?
+model: cifar10-mixture
+samples: 100
+metrics: [fd_cifar]
+reference: cifar10-mixture
+"""
+ROW = "grid: [{sampler: ddim, steps: 5}]\n"
+
+
+def of(row: str) -> list[Cell]:
+    """The cells of one grid row, without the exact draws."""
+    return sweep.parse(f"{HEAD}grid:\n  - {row}\n").cells()[1:]
+
+
+def labels(row: str) -> list[str]:
+    return [cell.label for cell in of(row)]
+
+
+def message(text: str, file: str = "a.yaml") -> str:
+    with pytest.raises(SweepError) as raised:
+        sweep.parse(text, file)
+    return str(raised.value)
+
+
+def row_message(row: str) -> str:
+    return message(f"{HEAD}grid:\n  - {row}\n")
+
+
+# What a file says, and its defaults.
+
+
+def test_everything_that_a_file_says() -> None:
+    found = sweep.parse(
+        """\
+# Which one?
+name: first
+model: cifar10-mixture
+samples: 5000
+seed: 3
+metrics: [fd_cifar, fid]
+reference: stats/mine.npz
+batch: 100
+chunk: 400
+grid:
+  - {sampler: ddim, eta: 0.5, spacing: trailing, final: sigma-min, steps: 10}
+launch: {executor: local, workers: 2, threads: 4, device: cpu}
+""",
+        "x/a.yaml",
+    )
+    assert (found.name, found.file, found.question) == ("first", "x/a.yaml", "Which one?")
+    assert (found.samples, found.batch, found.chunk) == (5000, 100, 400)
+    assert (found.metrics, found.reference) == (("fd_cifar", "fid"), "stats/mine.npz")
+    launch = found.launch
+    assert (launch.executor, launch.workers, launch.threads, launch.device) == (
+        "local",
+        2,
+        4,
+        "cpu",
+    )
+    model = {"kind": "mixture", "name": "cifar10-mixture", "schedule": "vp-linear"}
+    exact, cell = found.cells()
+    assert exact.canonical() == {
+        "model": model,
+        "sampler": "exact",
+        "params": {},
+        "spacing": None,
+        "spacing_params": {},
+        "steps": None,
+        "final": None,
+        "seed": 3,
+        "samples": 5000,
+    }
+    assert cell.canonical() == {
+        "model": model,
+        "sampler": "ddim",
+        "params": {"eta": 0.5},
+        "spacing": "trailing",
+        "spacing_params": {},
+        "steps": 10,
+        "final": "sigma-min",
+        "seed": 3,
+        "samples": 5000,
+    }
+
+
+def test_defaults() -> None:
+    found = sweep.parse(HEAD + ROW, "x/coarse-grid.yaml")
+    assert (found.name, found.batch, found.chunk) == ("coarse-grid", 500, 1000)
+    launch = found.launch
+    assert (launch.executor, launch.workers, launch.threads) == ("inline", 1, 1)
+    cell = found.cells()[1]
+    assert (cell.seed, cell.spacing, cell.final, cell.params) == (0, "uniform", "zero", {"eta": 0})
+
+
+@pytest.mark.parametrize(
+    ("given", "batch", "chunk"),
+    [
+        ("batch: 64", 64, 1024),
+        ("batch: 2000", 2000, 2000),
+        ("chunk: 1500", 500, 1500),
+        ("chunk: 300", 300, 300),
+        ("batch: 50\nchunk: 150", 50, 150),
+    ],
+)
+def test_default_of_batch_and_chunk(given: str, batch: int, chunk: int) -> None:
+    found = sweep.parse(f"{HEAD}{given}\n{ROW}")
+    assert (found.batch, found.chunk) == (batch, chunk)
+
+
+def test_slurm_keys() -> None:
+    launch = sweep.parse(
+        f"{HEAD}{ROW}launch: {{executor: slurm, workers: 8, time: 1-02:30:01, mem: 16GB, "
+        "gres: gpu:1, cpus: 4, array-parallelism: 2, setup: [module load cuda]}\n"
+    ).launch
+    assert launch.time == (24 + 2) * 60 + 31
+    assert (launch.mem, launch.gres, launch.cpus) == ("16GB", "gpu:1", 4)
+    assert (launch.array_parallelism, launch.setup) == (2, ("module load cuda",))
+
+
+@pytest.mark.parametrize(("written", "minutes"), [("90", 90), ("1:30:00", 90), ("0:00:01", 1)])
+def test_time_in_minutes_or_as_a_clock_shows_it(written: str, minutes: int) -> None:
+    launch = f"launch: {{executor: slurm, time: {written}}}\n"
+    assert sweep.parse(HEAD + ROW + launch).launch.time == minutes
+
+
+# Axes.
+
+
+def test_a_list_is_an_axis_and_the_last_one_varies_fastest() -> None:
+    assert labels("{sampler: ddim, eta: [0, 1], spacing: [uniform, trailing], steps: [5, 10]}") == [
+        "ddim eta=0 spacing=uniform steps=5",
+        "ddim eta=0 spacing=uniform steps=10",
+        "ddim eta=0 spacing=trailing steps=5",
+        "ddim eta=0 spacing=trailing steps=10",
+        "ddim eta=1 spacing=uniform steps=5",
+        "ddim eta=1 spacing=uniform steps=10",
+        "ddim eta=1 spacing=trailing steps=5",
+        "ddim eta=1 spacing=trailing steps=10",
+    ]
+    assert labels("{steps: [5, 10], sampler: [euler, heun], final: [zero, denoise]}") == [
+        "euler spacing=uniform steps=5",
+        "euler spacing=uniform steps=5 final=denoise",
+        "heun spacing=uniform steps=5",
+        "heun spacing=uniform steps=5 final=denoise",
+        "euler spacing=uniform steps=10",
+        "euler spacing=uniform steps=10 final=denoise",
+        "heun spacing=uniform steps=10",
+        "heun spacing=uniform steps=10 final=denoise",
+    ]
+
+
+def test_seeds_and_models_are_axes() -> None:
+    text = HEAD.replace(
+        "model: cifar10-mixture",
+        "model: [cifar10-mixture, {kind: mixture, name: cifar10-mixture, schedule: vp-cosine}]",
+    )
+    cells = sweep.parse(text + "seed: [0, 7]\n" + ROW).cells()
+    assert [(cell.sampler, cell.model["schedule"], cell.seed) for cell in cells] == [
+        ("exact", "vp-linear", 0),
+        ("exact", "vp-linear", 7),
+        ("exact", "vp-cosine", 0),
+        ("exact", "vp-cosine", 7),
+        ("ddim", "vp-linear", 0),
+        ("ddim", "vp-linear", 7),
+        ("ddim", "vp-cosine", 0),
+        ("ddim", "vp-cosine", 7),
+    ]
+    assert cells[1].label == "exact seed=7"
+
+
+def test_parameters_of_the_spacing() -> None:
+    cells = of("{sampler: ddim, spacing: karras, rho: [1, 7], steps: 5}")
+    assert [cell.spacing_params["rho"] for cell in cells] == [1.0, 7.0]
+    assert cells[0].label == "ddim eta=0 spacing=karras rho=1 steps=5"
+
+
+def test_times_are_a_list_and_their_axis_is_a_list_of_lists() -> None:
+    one = of("{sampler: ddim, spacing: explicit, times: [900, 500, 100]}")
+    assert [(cell.spacing_params["times"], cell.steps) for cell in one] == [((900, 500, 100), 3)]
+    assert one[0].label == "ddim eta=0 spacing=explicit times=900,500,100 steps=3"
+    two = of("{sampler: ddim, spacing: explicit, times: [[900, 500], [800.5]]}")
+    assert [(cell.spacing_params["times"], cell.steps) for cell in two] == [
+        ((900, 500), 2),
+        ((800.5,), 1),
+    ]
+
+
+def test_spacings_that_fix_the_number_of_steps() -> None:
+    assert [(cell.steps, cell.nfe) for cell in of("{sampler: ddim, spacing: all}")] == [
+        (1000, 1000)
+    ]
+    assert of("{sampler: ddim, spacing: all, steps: 1000}") == of("{sampler: ddim, spacing: all}")
+    assert of("{sampler: ddim, spacing: all, final: sigma-min}")[0].steps == 999
+    explicit = of("{sampler: ddim, spacing: explicit, times: [900, 100], final: sigma-min}")
+    assert explicit[0].steps == 1
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "{sampler: ddim, steps: 10, eta: 0}",
+        "{sampler: ddim, steps: 10, eta: 0.0}",
+        "{sampler: ddim, steps: 10, eta: 0e3}",
+        "{sampler: [ddim, ddim], steps: [10, 10], spacing: uniform, final: zero}",
+        "{sampler: ddim, nfe: 10}",
+    ],
+)
+def test_identical_cells_are_one(same: str) -> None:
+    assert of(same) == of("{sampler: ddim, steps: 10}")
+
+
+def test_a_cell_that_comes_again_in_another_row_is_left_out() -> None:
+    rows = "grid:\n  - {sampler: ddim, steps: [5, 10]}\n  - {sampler: ddim, nfe: [10, 20]}\n"
+    cells = sweep.parse(HEAD + rows).cells()
+    assert [(cell.steps, cell.nfe_asked) for cell in cells[1:]] == [(5, None), (10, None), (20, 20)]
+
+
+# Budgets.
+
+
+def test_a_budget_becomes_the_steps_that_cost_it() -> None:
+    cells = of("{sampler: heun, nfe: [9, 19], spacing: trailing}")
+    assert [(cell.steps, cell.nfe, cell.nfe_asked) for cell in cells] == [(5, 9, 9), (10, 19, 19)]
+    cells = of("{sampler: heun, nfe: [10, 11], final: [sigma-min, denoise], unreachable: skip}")
+    assert [(cell.steps, cell.final, cell.nfe) for cell in cells] == [
+        (5, "sigma-min", 10),
+        (5, "denoise", 11),
+    ]
+
+
+def test_a_budget_counts_what_duplicates_leave() -> None:
+    [cell] = of("{sampler: ddim, spacing: quadratic, nfe: 30}")
+    assert (cell.steps, cell.steps_effective, cell.nfe, cell.nfe_asked) == (31, 30, 30, 30)
+    assert len(cell.grid()) == 30
+    [asked] = of("{sampler: ddim, spacing: quadratic, steps: 30}")
+    assert (asked.steps, asked.steps_effective, asked.nfe, asked.nfe_asked) == (30, 29, 29, None)
+
+
+@pytest.mark.parametrize("spacing", ["quadratic", "quadratic-full"])
+def test_no_budget_is_missed_between_duplicates(spacing: str) -> None:
+    """Against the lengths of all grids, one by one."""
+    schedule = of("{sampler: ddim, steps: 5}")[0].grid().schedule
+    left = [len(SPACINGS[spacing].times(schedule, steps)) for steps in range(1, 1001)]
+    budgets = [20, 29, 56, 57, 300, 500, max(left)]
+    cells = of(f"{{sampler: ddim, spacing: {spacing}, nfe: {budgets}}}")
+    assert [cell.steps for cell in cells] == [left.index(budget) + 1 for budget in budgets]
+
+
+def test_unreachable_below() -> None:
+    cells = of("{sampler: heun, nfe: [5, 10, 5000], unreachable: below}")
+    assert [(cell.steps, cell.nfe, cell.nfe_asked) for cell in cells] == [
+        (3, 5, 5),
+        (5, 9, 10),
+        (1000, 1999, 5000),
+    ]
+
+
+def test_unreachable_skip() -> None:
+    assert [cell.nfe for cell in of("{sampler: heun, nfe: [5, 10, 11], unreachable: skip}")] == [
+        5,
+        11,
+    ]
+
+
+# Cells.
+
+
+def test_key_is_the_digest_of_the_canonical_json() -> None:
+    [cell] = of("{sampler: ddim, steps: 10}")
+    # sha256sum of this text, by the command line.
+    assert json.dumps(cell.canonical(), sort_keys=True, separators=(",", ":")) == (
+        '{"final":"zero","model":{"kind":"mixture","name":"cifar10-mixture",'
+        '"schedule":"vp-linear"},"params":{"eta":0.0},"sampler":"ddim","samples":100,"seed":0,'
+        '"spacing":"uniform","spacing_params":{},"steps":10}'
+    )
+    assert cell.key == "652396f09cf9d898"
+    assert cell.short == "652396f0"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{sampler: ddim, eta: sigma-hat, steps: 10}",
+        "{sampler: dpm-solver++, nfe: 10, spacing: karras, sigma-max: 50}",
+        "{sampler: ddim, spacing: explicit, times: [900, 500.5]}",
+    ],
+)
+def test_a_cell_survives_json(row: str) -> None:
+    [cell] = of(row)
+    again = Cell(**json.loads(json.dumps(cell.canonical())))
+    assert again == cell
+    assert again.key == cell.key
+    assert (again.label, again.nfe) == (cell.label, cell.nfe)
+    assert again.grid().points == cell.grid().points
+    assert again.nfe_asked is None
+
+
+def test_exact_draws_cost_no_call_and_come_first() -> None:
+    exact = sweep.parse(HEAD + ROW).cells()[0]
+    assert (exact.sampler, exact.nfe, exact.steps_effective, exact.label) == (
+        "exact",
+        0,
+        None,
+        "exact",
+    )
+
+
+def test_a_cell_knows_its_grid_and_cost() -> None:
+    [cell] = of("{sampler: heun, steps: 10, spacing: trailing}")
+    assert (len(cell.grid()), cell.steps_effective, cell.nfe) == (10, 10, 19)
+    assert cell.grid().points[0].t == 999
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", 1), ("samples", 99), ("steps", 11), ("final", "denoise"), ("params", {"eta": 1.0})],
+)
+def test_everything_that_changes_the_images_changes_the_key(name: str, value: Any) -> None:
+    [cell] = of("{sampler: ddim, steps: 10}")
+    assert Cell(**{**cell.canonical(), name: value}).key != cell.key
+
+
+def test_plan(tmp_path: Path) -> None:
+    found = sweep.parse(
+        f"{HEAD}grid:\n  - {{sampler: heun, nfe: 10, unreachable: below}}\n", "a/b.yaml"
+    )
+    results.write_plan(tmp_path, found.plan())
+    plan = results.read_plan(tmp_path)
+    exact, cell = found.cells()
+    assert plan["cells"] == [
+        {
+            "key": exact.key,
+            "label": "exact",
+            "cell": exact.canonical(),
+            "nfe": 0,
+            "nfe_asked": None,
+            "steps_effective": None,
+        },
+        {
+            "key": cell.key,
+            "label": "heun spacing=uniform steps=5",
+            "cell": cell.canonical(),
+            "nfe": 9,
+            "nfe_asked": 10,
+            "steps_effective": 5,
+        },
+    ]
+    assert {name: value for name, value in plan.items() if name != "cells"} == {
+        "format": results.FORMAT,
+        "name": "b",
+        "file": "a/b.yaml",
+        "question": "Which one?",
+        "metrics": ["fd_cifar"],
+        "reference": "cifar10-mixture",
+        "batch": 500,
+        "chunk": 1000,
+        "launch": {
+            "executor": "inline",
+            "workers": 1,
+            "threads": 1,
+            "device": "auto",
+            "setup": [],
+        },
+    }
+    assert [Cell(**row["cell"]) for row in plan["cells"]] == found.cells()
+    assert len(results.load(tmp_path)) == 2
+
+
+def test_no_parameter_hides_another_or_a_key_of_the_row() -> None:
+    """A row holds the parameters of samplers and spacings side by side."""
+    keys = set(Row.model_fields)
+    of_spacings = {name for spacing in SPACINGS.values() for name in spacing.params}
+    of_samplers = {name for spec in samplers.REGISTRY.values() for name in spec.params}
+    assert not keys & (of_spacings | of_samplers)
+    assert not of_spacings & of_samplers
+
+
+# The sweeps that ship.
+
+
+def read(name: str, folder: Path) -> Sweep:
+    """A shipped sweep; in place of the checkpoint, which needs the hub, the mixture."""
+    text = (SWEEPS / name).read_text()
+    text = text.replace("{kind: diffusers, path: google/ddpm-cifar10-32}", "cifar10-mixture")
+    return sweep.parse(text, name)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SWEEPS.glob("*.yaml")))
+def test_shipped_sweeps_are_valid_and_ask_a_question(name: str, tmp_path: Path) -> None:
+    found = read(name, tmp_path)
+    assert found.name == Path(name).stem
+    assert found.question.endswith("?")
+    assert len((SWEEPS / name).read_text().splitlines()) <= 40
+
+
+def test_quickstart_fits_its_three_minutes(tmp_path: Path) -> None:
+    found = read("quickstart.yaml", tmp_path)
+    cells = found.cells()
+    assert len({cell.sampler for cell in cells} - {"exact"}) >= 4
+    assert min(cell.nfe for cell in cells[1:]) == 5
+    assert max(cell.nfe for cell in cells) == 50
+    # On two cores: 24,000 model calls and 3,500 feature extractions of one image a second.
+    calls = sum(cell.nfe for cell in cells) * found.samples
+    seconds = calls / 24_000 + len(cells) * found.samples / 3_500
+    assert seconds < 150
+
+
+@pytest.mark.parametrize("name", ["ddim-table.yaml", "cifar10-fid.yaml"])
+def test_both_tables_have_the_papers_layout(name: str, tmp_path: Path) -> None:
+    cells = [cell for cell in read(name, tmp_path).cells() if cell.sampler != "exact"]
+    assert {(cell.spacing, cell.steps) for cell in cells} == {
+        *((spacing, s) for spacing in ("quadratic", "uniform") for s in (10, 20, 50, 100)),
+        ("all", 1000),
+    }
+    assert {cell.params["eta"] for cell in cells} == {0.0, 0.2, 0.5, 1.0, "sigma-hat"}
+    assert len(cells) == 45
