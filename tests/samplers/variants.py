@@ -1,0 +1,66 @@
+"""Every sampler of the registry with every value of its parameters, read from its signature."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from bench.parameters import Parameter, Value
+from bench.samplers.registry import REGISTRY, Sampler
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A sampler at canonical parameters."""
+
+    sampler: Sampler
+    params: dict[str, Value]
+
+    def __str__(self) -> str:
+        return " ".join([self.sampler.name, *(f"{k}={v}" for k, v in self.params.items())])
+
+    @property
+    def stochastic(self) -> bool:
+        return self.sampler.stochastic(self.params)
+
+
+def values_of(parameter: Parameter) -> list[Any]:
+    """All values of a choice; the ends and the middle of a range."""
+    return list(dict.fromkeys(_values(parameter.annotation)))
+
+
+def _values(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return list(get_args(annotation))
+    if origin is Annotated:
+        kind, *bounds = get_args(annotation)
+        ends = [getattr(b, n) for b in bounds for n in ("ge", "gt", "le", "lt") if hasattr(b, n)]
+        low, high = min(ends), max(ends)
+        return list(range(low, high + 1)) if kind is int else [low, 0.5 * (low + high), high]
+    if annotation is bool:
+        return [False, True]
+    if origin is Union or get_args(annotation):
+        return [value for member in get_args(annotation) for value in _values(member)]
+    raise TypeError(f"no test values for {annotation}: teach tests/samplers/variants.py")
+
+
+def base_params(sampler: Sampler) -> dict[str, Value]:
+    """The defaults, and the first choice where there is none."""
+    needed = {n: values_of(p)[0] for n, p in sampler.params.items() if p.required}
+    return sampler.complete(needed)
+
+
+def variants_of(sampler: Sampler) -> list[Variant]:
+    """The base, and every value of every parameter beside it."""
+    base = base_params(sampler)
+    found = [base]
+    for name, parameter in sampler.params.items():
+        for value in values_of(parameter):
+            params = sampler.complete({**base, name: value})
+            if params not in found:
+                found.append(params)
+    return [Variant(sampler, params) for params in found]
+
+
+VARIANTS = [variant for sampler in REGISTRY.values() for variant in variants_of(sampler)]
+DETERMINISTIC = [v for v in VARIANTS if not v.stochastic]
+STOCHASTIC = [v for v in VARIANTS if v.stochastic]
