@@ -72,13 +72,8 @@ def read_npz(path: Path) -> NDArray[np.uint8]:
         MetricError: no such file, not an npz, no `arr_0`, objects instead of numbers (which are not
             unpickled), another type or shape, or fewer than two images.
     """
-    arrays = open_npz(path)
-    if "arr_0" not in arrays:
-        raise MetricError(
-            f"{path} holds {_quoted(arrays)}; expected the images as arr_0, uint8 (N, H, W, 3). "
-            "Write it with numpy.savez(path, images)."
-        )
-    images = read_array(arrays, "arr_0", path)
+    hint = "the images as arr_0, uint8 (N, H, W, 3). Write it with numpy.savez(path, images)."
+    images = read_arrays(path, needed=("arr_0",), hint=hint)["arr_0"]
     if images.dtype != np.uint8:
         raise MetricError(
             f"{path}: arr_0 is {images.dtype}; expected uint8 images of 0..255. "
@@ -94,43 +89,51 @@ def read_npz(path: Path) -> NDArray[np.uint8]:
     return images.astype(np.uint8, copy=False)
 
 
-def open_npz(path: Path) -> "np.lib.npyio.NpzFile":
-    """The npz file at `path`; its arrays are read one by one, and never unpickled.
+def read_arrays(
+    path: Path, needed: tuple[str, ...], hint: str, also: tuple[str, ...] = ()
+) -> dict[str, NDArray[np.generic]]:
+    """Arrays of an npz file, which are never unpickled.
+
+    Args:
+        path: the file.
+        needed: arrays that must be in it.
+        hint: what was expected and how to make it, where one of them is not.
+        also: arrays to read if they are there.
 
     Raises:
-        MetricError: no such file, or not an npz.
+        MetricError: no such file, not an npz, not these arrays, damaged, or Python objects.
     """
     try:
-        arrays = np.load(path, allow_pickle=False)
+        stream = path.open("rb")
     except FileNotFoundError:
         raise MetricError(f"There is no file {path}.") from None
     except OSError as error:
         raise MetricError(f"{path} cannot be read: {error.strerror or error}.") from None
-    except (zipfile.BadZipFile, ValueError, EOFError):
-        raise MetricError(
-            f"{path} is not an npz file, or only a part of one. Write or copy it again."
-        ) from None
-    if not isinstance(arrays, np.lib.npyio.NpzFile):
-        raise MetricError(f"{path} is a single array (npy); expected an npz. Use numpy.savez.")
-    return arrays
+    with stream:
+        try:
+            file = np.load(stream, allow_pickle=False)
+        except (zipfile.BadZipFile, ValueError, EOFError, OSError):
+            raise MetricError(
+                f"{path} is not an npz file, or only a part of one. Write or copy it again."
+            ) from None
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise MetricError(f"{path} is a single array (npy); expected an npz. Use numpy.savez.")
+        if not set(needed) <= set(file):
+            held = ", ".join(f'"{name}"' for name in file) or "nothing"
+            raise MetricError(f"{path} holds {held}; expected {hint}")
+        names = (*needed, *(name for name in also if name in file))
+        return {name: _array(file, name, path) for name in names}
 
 
-def read_array(arrays: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[np.generic]:
-    """The array `name` of an open npz.
-
-    Raises:
-        MetricError: the array holds Python objects, or is damaged.
-    """
+def _array(file: "np.lib.npyio.NpzFile", name: str, path: Path) -> NDArray[np.generic]:
     try:
-        return np.asarray(arrays[name])
-    except ValueError as error:
+        return np.asarray(file[name])
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         if "allow_pickle" in str(error):
             raise MetricError(
                 f"{path}: {name} holds Python objects; expected plain numbers. Objects are not "
                 "loaded, since unpickling a file can run anything in it."
             ) from None
-        raise MetricError(f"{path}: {name} is damaged ({error}). Copy the file again.") from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
         raise MetricError(f"{path}: {name} is damaged ({error}). Copy the file again.") from None
 
 
@@ -143,7 +146,3 @@ def batches(images: NDArray[np.uint8], size: int) -> Iterator[torch.Tensor]:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _quoted(names: "np.lib.npyio.NpzFile") -> str:
-    return ", ".join(f'"{name}"' for name in names) or "nothing"

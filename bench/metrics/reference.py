@@ -26,7 +26,7 @@ import bench
 from bench import atomic
 from bench.diffusion.noise import Noise
 from bench.errors import MetricError, nearest
-from bench.metrics.images import QUANTISER, batches, open_npz, read_array, read_npz, to_uint8
+from bench.metrics.images import QUANTISER, batches, read_arrays, read_npz, to_uint8
 from bench.metrics.moments import Array, Moments
 from bench.metrics.protocol import Extractor
 
@@ -116,14 +116,13 @@ def read(path: Path) -> Reference:
     Raises:
         MetricError: not such a file, or numbers that no covariance can have.
     """
-    arrays = open_npz(path)
-    if not {"mu", "sigma"} <= set(arrays):
-        held = ", ".join(f'"{name}"' for name in arrays) or "nothing"
-        raise MetricError(
-            f'{path} holds {held}; expected "mu" and "sigma". If it holds images, build their '
-            f'statistics with "bench reference {path}".'
-        )
-    mu, sigma = read_array(arrays, "mu", path), read_array(arrays, "sigma", path)
+    arrays = read_arrays(
+        path,
+        needed=("mu", "sigma"),
+        hint=f'"mu" and "sigma". Statistics of images are made by "bench reference {path}".',
+        also=("certificate",),
+    )
+    mu, sigma = arrays["mu"], arrays["sigma"]
     for name, values in (("mu", mu), ("sigma", sigma)):
         if values.dtype.kind != "f":
             raise MetricError(f"{path}: {name} is {values.dtype}; expected floating point.")
@@ -149,7 +148,7 @@ def read(path: Path) -> Reference:
             f"{path}: sigma is not symmetric (off by {skew:.3g}); no covariance is that. "
             "Build it again."
         )
-    certificate = _certificate(arrays, path)
+    certificate = _certificate(str(arrays["certificate"]), path) if "certificate" in arrays else {}
     # Other tools do not say how many images they had. That it was more than d is what makes their
     # covariance usable at all, and the count is used for nothing but the rank.
     count = int(certificate["count"]) if certificate else len(mean) + 1
@@ -424,11 +423,9 @@ def _describe(extractor: Extractor) -> dict[str, str]:
     }
 
 
-def _certificate(arrays: "np.lib.npyio.NpzFile", path: Path) -> Certificate:
-    if "certificate" not in arrays:
-        return {}
+def _certificate(text: str, path: Path) -> Certificate:
     try:
-        certificate = json.loads(str(read_array(arrays, "certificate", path)))
+        certificate = json.loads(text)
         version = certificate["format"]
     except (ValueError, TypeError, KeyError):
         raise MetricError(f"{path}: its certificate cannot be read. Build it again.") from None

@@ -204,9 +204,7 @@ def _notes(moments: Moments, metric: BoundMetric) -> list[str]:
         notes.append("the reference does not say with which extractor and resize it was made")
     elif certificate["count"] <= moments.dim:
         notes.append(f"the reference is of only {certificate['count']} images")
-    if metric.spec.name == "fd_inception":
-        notes.append(
-            f"Inception weights {metric.extractor.digest[:8]} are not checked to be the published "
-            "ones: this is not a FID"
-        )
+    if metric.spec.name == "fd_inception" and metric.extractor.name != "inception-v3":
+        weights = metric.extractor.digest[:8]
+        notes.append(f"Inception weights {weights} are not the published ones: this is not a FID")
     return notes

@@ -1,0 +1,144 @@
+"""From names of metrics to the records of a cell."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.errors import MetricError
+from bench.metrics import reference, registry
+from bench.metrics.frechet import frechet_distance
+from bench.metrics.inception import FILE
+from bench.metrics.moments import Moments
+from bench.metrics.registry import METRICS, MetricSpec, bind, check, extractors, score
+from tests.metrics.fakes import Projection, colours
+
+
+@pytest.fixture
+def metrics(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two metrics of one extractor, and the reference "grey"."""
+    for name in ("fd_one", "fd_two"):
+        spec = MetricSpec(name, name, "sixteen numbers", lambda device: projection)
+        monkeypatch.setitem(METRICS, name, spec)
+    images = colours(0, 60).permute(0, 2, 3, 1).numpy()
+    built = reference.from_images(images, projection, name="grey", source="grey", details={})
+    reference.save(reference.place("grey", projection), built)
+    return ["fd_one", "fd_two"]
+
+
+def test_records(metrics: list[str], projection: Projection) -> None:
+    bound = bind(metrics, "grey")
+    assert list(extractors(bound)) == ["projection"]
+    moments = Moments.from_features(projection(colours(1, 30, brightness=20)).numpy())
+    records = score({"projection": moments}, bound)
+    assert list(records) == metrics
+    found = bound[0].reference
+    assert records["fd_one"] == {
+        "value": frechet_distance(moments, found.moments),
+        "n": 30,
+        "reference": "grey",
+        "reference_digest": found.digest,
+        "extractor": "projection",
+        "extractor_digest": projection.digest,
+        "quantiser": "round",
+        "notes": [],
+    }
+    assert records["fd_one"]["value"] > 0.1
+    assert json.loads(json.dumps(records)) == records
+
+
+def test_few_images_are_noted(metrics: list[str], projection: Projection) -> None:
+    moments = Moments.from_features(projection(colours(1, 16)).numpy())
+    (record,) = score({"projection": moments}, bind(["fd_one"], "grey")).values()
+    assert record["notes"] == [
+        "16 images for 16 features: the covariance is singular and the distance far too large"
+    ]
+
+
+def test_small_reference_is_noted(metrics: list[str], projection: Projection) -> None:
+    images = colours(0, 9).permute(0, 2, 3, 1).numpy()
+    built = reference.from_images(images, projection, name="few", source="few", details={})
+    reference.save(reference.place("few", projection), built)
+    moments = Moments.from_features(projection(colours(1, 30)).numpy())
+    (record,) = score({"projection": moments}, bind(["fd_one"], "few")).values()
+    assert record["notes"] == ["the reference is of only 9 images"]
+
+
+def test_unknown_metric() -> None:
+    with pytest.raises(MetricError) as error:
+        check(["fd_cifra"], "cifar10-train")
+    assert str(error.value) == (
+        'There is no metric "fd_cifra". Did you mean "fd_cifar"? '
+        "Metrics are fd_cifar, fid, fd_inception."
+    )
+
+
+def test_missing_reference_is_refused(metrics: list[str]) -> None:
+    with pytest.raises(MetricError) as error:
+        check(metrics, "gray")
+    assert str(error.value) == (
+        'There are no statistics of "gray" in the features of projection. Did you mean "grey"? '
+        'Build them with "bench reference gray --metric fd_one", or give the path of an npz file.'
+    )
+
+
+def test_reference_that_is_no_covariance_is_refused(
+    metrics: list[str], projection: Projection, tmp_path: Path
+) -> None:
+    path = tmp_path / "bad.npz"
+    images = colours(0, 60).permute(0, 2, 3, 1).numpy()
+    built = reference.from_images(images, projection, name="bad", source="bad", details={})
+    bad = Moments(60, built.moments.mean, np.diag(np.r_[-59.0, np.full(15, 59.0)]))
+    reference.save(path, reference.Reference("bad", bad, built.certificate, ""))
+    with pytest.raises(MetricError, match=r"^An eigenvalue of the reference's covariance is -1, "):
+        check(metrics, str(path))
+
+
+def test_missing_inception_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_INCEPTION", str(tmp_path / "none.pth"))
+    with pytest.raises(MetricError, match=r"^BENCH_INCEPTION is .*none\.pth, and there is no such"):
+        check(["fid"], "cifar10-train")
+
+
+@pytest.fixture
+def random_inception(
+    inception_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[registry.Extractor]:
+    monkeypatch.setenv("BENCH_INCEPTION", str(inception_file))
+    yield METRICS["fd_inception"].extractor("cpu")
+    registry._open_inception.cache_clear()
+
+
+def test_only_the_published_weights_give_a_fid(
+    random_inception: registry.Extractor, inception_file: Path
+) -> None:
+    with pytest.raises(MetricError) as error:
+        check(["fid"], "cifar10-train")
+    assert str(error.value) == (
+        f"The Inception weights at {inception_file} are not the published ones: their sha256 "
+        f"begins with {random_inception.digest[:8]}, not 6726825d. Put {FILE} there, or ask for "
+        'the metric "fd_inception", which takes any weights and is never called FID.'
+    )
+
+
+@pytest.mark.slow  # eigenvectors of 2048 x 2048
+def test_other_weights_give_a_distance_of_another_name(
+    random_inception: registry.Extractor,
+) -> None:
+    images = colours(0, 3, size=32).permute(0, 2, 3, 1).numpy()
+    built = reference.from_images(images, random_inception, name="grey", source="grey", details={})
+    reference.save(reference.place("grey", random_inception), built)
+    bound = bind(["fd_inception"], "grey")
+    assert bound[0].extractor is random_inception
+    moments = Moments.from_features(random_inception(colours(1, 3, size=32)).numpy())
+    (record,) = score({random_inception.name: moments}, bound).values()
+    assert record["value"] > 0
+    assert record["extractor"] == f"inception-{random_inception.digest[:8]}"
+    assert record["notes"] == [
+        "3 images for 2048 features: the covariance is singular and the distance far too large",
+        "the reference is of only 3 images",
+        f"Inception weights {random_inception.digest[:8]} are not the published ones: this is not "
+        "a FID",
+    ]
