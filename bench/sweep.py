@@ -328,7 +328,7 @@ def _name(document: Document) -> str:
         document.problem(
             (),
             f'the file\'s name, "{name}", cannot name the folders of results; give the sweep a '
-            'name of letters, digits, ".", "_" and "-".',
+            "name of letters, digits and . _ -",
         )
     return name
 

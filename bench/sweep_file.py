@@ -158,7 +158,9 @@ def validated(
         return schema.model_validate(data)
     except ValidationError as errors:
         details = errors.errors(include_url=False)
-    for error in details:
+    # A union has an error for each of its branches; one says it all.
+    once = {(e["loc"][0], document.written((*at, *e["loc"]))): e for e in details}
+    for error in once.values():
         _explain(schema, document, error, at)
     wrong = {error["loc"][0] for error in details}
     try:

@@ -149,7 +149,7 @@ def expand(
             except ScheduleError as error:
                 own = [chosen[name][0] for name in spacing.params if name in chosen]
                 where = own[0] if own else chosen["spacing"][0]
-                document.problem(where, f"{show(where)}: {error}")
+                document.problem(where, f"{show(document.written(where))}: {error}")
                 continue
             if steps is not None:
                 yield {

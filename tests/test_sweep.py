@@ -7,6 +7,7 @@ import pytest
 from bench import results, samplers, sweep
 from bench.diffusion.spacing import SPACINGS
 from bench.errors import SweepError
+from bench.metrics.registry import METRICS
 from bench.sweep import Cell, Sweep
 from bench.sweep_file import Row
 
@@ -429,3 +430,473 @@ def test_both_tables_have_the_papers_layout(name: str, tmp_path: Path) -> None:
     }
     assert {cell.params["eta"] for cell in cells} == {0.0, 0.2, 0.5, 1.0, "sigma-hat"}
     assert len(cells) == 45
+
+
+# What a person can get wrong, with the whole message.
+
+NO_ARGUMENTS = "Parameters: ddim takes eta; uniform takes none."
+ETA = 'a number at least 0 and at most 1 or "sigma-hat"'
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        # Names.
+        (
+            "{sampler: dpm-solver+, steps: 10}",
+            'there is no sampler "dpm-solver+". Did you mean "dpm-solver++"? "bench list samplers" '
+            f"shows all {len(samplers.REGISTRY)}.",
+        ),
+        (
+            "{sampler: ddim, steps: 10, spacing: quadratik}",
+            'there is no spacing "quadratik". Did you mean "quadratic"? "bench list spacings" '
+            f"shows all {len(SPACINGS)}.",
+        ),
+        (
+            "{sampler: ddim, steps: 10, final: sigmamin}",
+            'grid[0].final is the text "sigmamin"; expected where a grid ends: "zero", '
+            '"sigma-min" or "denoise". Did you mean "sigma-min"?',
+        ),
+        (
+            "{sampler: ddim, step: 10}",
+            f'there is no key "step" in grid[0]. Did you mean "steps"? {NO_ARGUMENTS}',
+        ),
+        (
+            "{sampler: ddim, order: 2, steps: 10}",
+            'there is no key "order" in grid[0]. It is a parameter of dpm-solver++. '
+            f"{NO_ARGUMENTS}",
+        ),
+        (
+            "{sampler: dpm-solver++, lower_order_final: never, steps: 10}",
+            'there is no key "lower_order_final" in grid[0]. Did you mean "lower-order-final"? '
+            "Parameters: dpm-solver++ takes order, method, lower-order-final; uniform takes none.",
+        ),
+        (
+            "{sampler: ddim, rho: 7, steps: 10}",
+            f'there is no key "rho" in grid[0]. It is a parameter of karras. {NO_ARGUMENTS}',
+        ),
+        (
+            "{sampler: [ddim, euler], eta: 1, steps: 10}",
+            "grid[0].eta is a parameter of ddim but not of euler; write a row for each.",
+        ),
+        (
+            "{sampler: ddim, spacing: [uniform, karras], rho: 5, steps: 10}",
+            "grid[0].rho is a parameter of karras but not of uniform; write a row for each.",
+        ),
+        (
+            "{sampler: exact}",
+            'grid[0].sampler is the text "exact"; exact draws are added by themselves where a '
+            "model has them. Leave this out.",
+        ),
+        (
+            "{steps: 5}",
+            'the key "sampler" is missing in grid[0]: the name of a sampler.',
+        ),
+        (
+            "{samplr: ddim, steps: 5}",
+            'the key "sampler" is missing in grid[0]: the name of a sampler. Is "samplr" meant to '
+            "be it?",
+        ),
+        (
+            "{sampler: ddpm, steps: 5}",
+            'the key "variance" is missing in grid[0]; ddpm needs it: "small" or "large".',
+        ),
+        (
+            "{sampler: ddim, spacing: explicit}",
+            'the key "times" is missing in grid[0]; explicit needs it: a list of numbers.',
+        ),
+        # Values.
+        (
+            "{sampler: ddim, steps: [5, twenty]}",
+            'grid[0].steps[1] is the text "twenty"; expected a whole number of at least 1.',
+        ),
+        (
+            "{sampler: ddim, steps: 0}",
+            "grid[0].steps is 0; expected a whole number of at least 1.",
+        ),
+        (
+            "{sampler: ddim, steps: [5, -3]}",
+            "grid[0].steps[1] is -3; expected a whole number of at least 1.",
+        ),
+        (
+            "{sampler: ddim, nfe: 5.5}",
+            "grid[0].nfe is 5.5; expected a whole number of at least 1.",
+        ),
+        (
+            "{sampler: ddim, steps: true}",
+            "grid[0].steps is true; expected a whole number of at least 1.",
+        ),
+        (
+            "{sampler: ddim, steps: []}",
+            "grid[0].steps is an empty list; expected a whole number of at least 1.",
+        ),
+        (
+            "{sampler: ddim, steps: [[5, 10]]}",
+            "grid[0].steps[0] is a list; expected a whole number of at least 1.",
+        ),
+        (
+            "{sampler: {name: ddim}, steps: 5}",
+            "grid[0].sampler is a mapping; expected the name of a sampler.",
+        ),
+        (
+            "{sampler: ddim, eta: [0, 1.5], steps: 10}",
+            f"grid[0].eta[1] is 1.5; expected {ETA}.",
+        ),
+        (
+            "{sampler: ddim, eta: -1e-3, steps: 10}",
+            f"grid[0].eta is -1e-3; expected {ETA}.",
+        ),
+        (
+            "{sampler: ddim, eta: sigmahat, steps: 10}",
+            f'grid[0].eta is the text "sigmahat"; expected {ETA}. Did you mean "sigma-hat"?',
+        ),
+        ("{sampler: ddim, eta: , steps: 10}", f"grid[0].eta is empty; expected {ETA}."),
+        ("{sampler: ddim, eta: [], steps: 10}", f"grid[0].eta is an empty list; expected {ETA}."),
+        (
+            "{sampler: ddpm, variance: small, clip: yes, steps: 5}",
+            'grid[0].clip is the text "yes"; expected true or false.',
+        ),
+        (
+            "{sampler: ddim, spacing: karras, rho: 0, steps: 5}",
+            "grid[0].rho is 0; expected a number above 0.",
+        ),
+        (
+            "{sampler: ddim, spacing: explicit, times: 5}",
+            "grid[0].times is 5; expected a list of numbers.",
+        ),
+        (
+            "{sampler: ddim, spacing: explicit, times: [[900], [500, soon]]}",
+            "grid[0].times[1] is a list; expected a list of numbers.",
+        ),
+        # Steps that a schedule or a spacing does not have.
+        (
+            "{sampler: ddim, steps: [10, 2000]}",
+            "grid[0].steps[1] is 2000; vp-linear has 1000 trained steps: expected at most 1000 "
+            "with final: zero.",
+        ),
+        (
+            "{sampler: ddim, steps: 1000, final: sigma-min}",
+            "grid[0].steps is 1000; vp-linear has 1000 trained steps: expected at most 999 with "
+            "final: sigma-min.",
+        ),
+        (
+            "{sampler: ddim}",
+            "grid[0] gives neither steps nor nfe; spacing uniform needs one of them.",
+        ),
+        (
+            "{sampler: ddim, steps: 5, nfe: 5}",
+            "grid[0] gives both steps and nfe, and one follows from the other; keep one.",
+        ),
+        (
+            "{sampler: ddim, spacing: all, steps: [10, 1000]}",
+            "grid[0].steps[0] is 10; spacing all has 1000 steps here. Leave steps out, or write "
+            "1000.",
+        ),
+        (
+            "{sampler: ddim, spacing: explicit, times: [900, 500], steps: 3}",
+            "grid[0].steps is 3; spacing explicit has 2 steps here. Leave steps out, or write 2.",
+        ),
+        (
+            "{sampler: ddim, spacing: explicit, times: [100, 500]}",
+            "grid[0].times: A time grid runs strictly from noise to data; t = 100 is followed by "
+            "t = 500.",
+        ),
+        # Budgets.
+        (
+            "{sampler: heun, nfe: [9, 10]}",
+            "grid[0].nfe[1] is 10; heun with spacing: uniform and final: zero makes 9 or 11 calls, "
+            "not 10. Write one of these, or unreachable: below, or unreachable: skip.",
+        ),
+        (
+            "{sampler: heun, final: denoise, nfe: 2, unreachable: below}",
+            "grid[0].nfe is 2; heun with spacing: uniform and final: denoise makes at least 3 "
+            "calls. Write 3, or unreachable: skip.",
+        ),
+        (
+            "{sampler: ddim, nfe: 2000}",
+            "grid[0].nfe is 2000; ddim with spacing: uniform and final: zero makes at most 1000 "
+            "calls. Write 1000, or unreachable: below.",
+        ),
+        (
+            "{sampler: ddim, spacing: all, nfe: 100}",
+            "grid[0].nfe is 100; ddim with spacing: all and final: zero makes at least 1000 "
+            "calls. Write 1000, or unreachable: skip.",
+        ),
+        (
+            "{sampler: ddim, steps: 5, unreachable: skip}",
+            "grid[0].unreachable is about nfe, which this row does not give; remove it.",
+        ),
+        (
+            "{sampler: heun, nfe: 10, unreachable: blow}",
+            'grid[0].unreachable is the text "blow"; expected what becomes of an NFE that no '
+            'number of steps costs: "refuse", "below" or "skip". Did you mean "below"?',
+        ),
+        # Not a row.
+        (
+            "ddim",
+            'grid[0] is the text "ddim"; expected a list of rows like "- {sampler: ddim, '
+            'steps: 10}".',
+        ),
+    ],
+)
+def test_wrong_rows(row: str, expected: str) -> None:
+    assert row_message(row) == f"a.yaml, line 7: {expected}"
+
+
+def test_nothing_left_to_do() -> None:
+    assert row_message("{sampler: heun, nfe: [10, 20], unreachable: skip}") == (
+        "a.yaml, line 6: the grid has no cells: no nfe in it can be reached, and unreachable: skip "
+        "leaves them all out."
+    )
+
+
+def test_a_spacing_that_one_of_the_models_does_not_admit() -> None:
+    flow = "{kind: mixture, name: cifar10-mixture, schedule: flow}"
+    text = HEAD.replace("model: cifar10-mixture", f"model: [cifar10-mixture, {flow}]")
+    assert message(text + ROW).startswith(
+        'a.yaml, line 6: grid[0]: Spacing "uniform" speaks of trained indices, and flow '
+        "has none. Spacings that work: "
+    )
+
+
+KEYS = "name, model, samples, seed, metrics, reference, batch, chunk, grid, launch"
+MODEL = 'the name of a model, or a mapping like "{kind: diffusers, path: FOLDER}"'
+LAUNCH_KEYS = (
+    "executor, workers, threads, device, partition, account, qos, gres, constraint, mem, cpus, "
+    "time, array-parallelism, setup, comment"
+)
+FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "samples",
+            "sampels: 100",
+            'line 1: the key "samples" is missing: a whole number of images, at least 2.\n'
+            'line 3: there is no key "sampels" in a sweep. Did you mean "samples"? The keys are '
+            f"{KEYS}.",
+        ),
+        (
+            "samples",
+            "samples: 1",
+            "line 3: samples is 1; expected a whole number of images, at least 2.",
+        ),
+        (
+            "samples",
+            "samples: many",
+            'line 3: samples is the text "many"; expected a whole number of images, at least 2.',
+        ),
+        (
+            "samples",
+            "samples: 5e3",
+            "line 3: samples is 5e3; expected a whole number of images, at least 2.",
+        ),
+        (
+            "samples",
+            "samples: [100, 200]",
+            "line 3: samples is a list; expected a whole number of images, at least 2. Lists stand "
+            "only where a key is swept: model, seed and the keys of the grid.",
+        ),
+        (
+            "samples",
+            "samples: 5\nsamples: 6",
+            'line 4: the key "samples" stands twice in the file, first on line 3; keep one of '
+            "them.",
+        ),
+        ("model", "name: a", f'line 1: the key "model" is missing: {MODEL}.'),
+        ("model", "model:", f"line 2: model is empty; expected {MODEL}."),
+        ("model", "model: 5", f"line 2: model is 5; expected {MODEL}."),
+        (
+            "model",
+            "model: cifar-mixture",
+            'line 2: There is no model "cifar-mixture". Did you mean "cifar10-mixture"? Known are: '
+            "cifar10-mixture; a network is {kind: diffusers, path: FOLDER or HUB/NAME}.",
+        ),
+        (
+            "model",
+            "model:\n  - cifar10-mixture\n  - {kind: difusers, path: x}",
+            'line 4: model.kind is "difusers"; expected mixture or diffusers. Did you mean '
+            '"diffusers"?',
+        ),
+        (
+            "metrics",
+            "metrics: [fid, fd_cifr]",
+            'line 4: there is no metric "fd_cifr". Did you mean "fd_cifar"? "bench list metrics" '
+            f"shows all {len(METRICS)}.",
+        ),
+        ("metrics", "metrics: []", "line 4: metrics is an empty list; expected a list of metrics."),
+        (
+            "reference",
+            "reference: 10",
+            "line 5: reference is 10; expected the name or path of reference statistics. If it is "
+            'meant as text, put it in quotes: "10".',
+        ),
+        (
+            "grid",
+            "name: a",
+            'line 1: the key "grid" is missing: a list of rows like "- {sampler: ddim, '
+            'steps: 10}".',
+        ),
+        (
+            "grid",
+            "grid: []",
+            'line 6: grid is an empty list; expected a list of rows like "- {sampler: ddim, '
+            'steps: 10}".',
+        ),
+        (
+            "grid",
+            "grid: {sampler: ddim, steps: 5}",
+            'line 6: grid is a mapping; expected a list of rows like "- {sampler: ddim, '
+            'steps: 10}".',
+        ),
+        (None, "name: a/b", f'line 7: name is the text "a/b"; expected {FOLDER_NAME}.'),
+        (
+            None,
+            "name: 2024",
+            f"line 7: name is 2024; expected {FOLDER_NAME}. If it is meant as text, put it in "
+            'quotes: "2024".',
+        ),
+        (
+            None,
+            "seed: [0, -1]",
+            "line 7: seed[1] is -1; expected a whole number, at least 0 and below 2^63.",
+        ),
+        (
+            None,
+            "seed: on",
+            'line 7: seed is the text "on"; expected a whole number, at least 0 and below 2^63.',
+        ),
+        (None, "batch: 0", "line 7: batch is 0; expected a number of images, at least 1."),
+        (
+            None,
+            "batch: 300\nchunk: 1000",
+            "line 8: chunk is 1000; expected a multiple of batch, which is 300, for example 900.",
+        ),
+        (
+            None,
+            "chunk: 700",
+            "line 7: chunk is 700; expected a multiple of batch, which is 500 by default, for "
+            "example 500.",
+        ),
+        (
+            None,
+            "launch: local",
+            'line 7: launch is the text "local"; expected a mapping like "{executor: local, '
+            'workers: 2}".',
+        ),
+        (
+            None,
+            "launch: {executer: local}",
+            'line 7: there is no key "executer" in launch. Did you mean "executor"? The keys are '
+            f"{LAUNCH_KEYS}.",
+        ),
+        (
+            None,
+            "launch: {executor: slrm, partition: gpu}",
+            'line 7: launch.executor is the text "slrm"; expected "inline" (this process), "local" '
+            '(workers here) or "slurm". Did you mean "slurm"?',
+        ),
+        (
+            None,
+            "launch: {executor: slurm, array_parallelism: 4}",
+            'line 7: there is no key "array_parallelism" in launch. Did you mean '
+            f'"array-parallelism"? The keys are {LAUNCH_KEYS}.',
+        ),
+        (
+            None,
+            "launch: {executor: slurm, time: 2h, mem: 16}",
+            'line 7: launch.mem is 16; expected memory with its unit, like "16GB". If it is meant '
+            'as text, put it in quotes: "16".\n'
+            'line 7: launch.time is the text "2h"; expected whole minutes, or a time like '
+            '"HH:MM:SS".',
+        ),
+        (
+            None,
+            "launch: {executor: local, partition: gpu}",
+            "line 7: launch.partition is for executor: slurm; the executor here is local.",
+        ),
+        (
+            None,
+            "launch: {workers: 2}",
+            "line 7: launch.workers is 2; executor: inline is this one process. Write executor: "
+            "local for several workers.",
+        ),
+    ],
+)
+def test_wrong_heads(old: str | None, new: str, expected: str) -> None:
+    """`new` in place of the line of the key `old`, or after the last line."""
+    lines = (HEAD + ROW).splitlines()
+    lines = [new if old is not None and line.startswith(f"{old}:") else line for line in lines]
+    text = "\n".join([*lines, *([new] if old is None else [])])
+    assert message(text) == "\n".join(f"a.yaml, {line}" for line in expected.split("\n"))
+
+
+@pytest.mark.parametrize("text", ["", "# Which one?\n"])
+def test_empty_file(text: str) -> None:
+    assert message(text) == (
+        "a.yaml: the file is empty. A sweep needs at least model, samples, metrics, reference and "
+        "grid."
+    )
+
+
+def test_a_file_whose_name_cannot_name_folders() -> None:
+    assert message(HEAD + ROW, "my first sweep.yaml") == (
+        'my first sweep.yaml, line 1: the file\'s name, "my first sweep", cannot name the folders '
+        "of results; give the sweep a name of letters, digits and . _ -"
+    )
+
+
+def test_broken_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(HEAD + "grid: [{sampler: ddim, steps: 5}\nlaunch: {workers: 2}\n")
+    with pytest.raises(SweepError) as raised:
+        sweep.load(path)
+    assert str(raised.value) == (
+        f"{path}, line 7, column 1: this is not YAML (while parsing a flow sequence expected ',' "
+        "or ']', but got '<scalar>'). Look for an unclosed bracket or quote, a missing colon, or "
+        "indentation here or just above."
+    )
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SweepError) as raised:
+        sweep.load(tmp_path / "a.yaml")
+    assert str(raised.value) == f"{tmp_path / 'a.yaml'}: there is no such file."
+
+
+def test_all_mistakes_of_a_file_show_at_once() -> None:
+    assert message("""\
+model: cifar-mixture
+sample: 100
+metrics: [fd_cifar]
+reference: cifar10-mixture
+batch: x
+grid:
+  - {sampler: dim, steps: 5}
+  - {sampler: ddim, eta: [2], final: nil}
+  - sampler: ddim
+    eta: 0
+    eta: 1
+    steps: ten
+launch: {executor: local, threads: 0}
+""") == (
+        'a.yaml, line 1: the key "samples" is missing: a whole number of images, at least 2.\n'
+        'a.yaml, line 1: There is no model "cifar-mixture". Did you mean "cifar10-mixture"? Known '
+        "are: cifar10-mixture; a network is {kind: diffusers, path: FOLDER or HUB/NAME}.\n"
+        'a.yaml, line 2: there is no key "sample" in a sweep. Did you mean "samples"? The keys '
+        f"are {KEYS}.\n"
+        'a.yaml, line 5: batch is the text "x"; expected a number of images, at least 1.\n'
+        'a.yaml, line 7: there is no sampler "dim". Did you mean "ddim"? "bench list samplers" '
+        f"shows all {len(samplers.REGISTRY)}.\n"
+        'a.yaml, line 8: grid[1].final is the text "nil"; expected where a grid ends: "zero", '
+        '"sigma-min" or "denoise".\n'
+        f"a.yaml, line 8: grid[1].eta[0] is 2; expected {ETA}.\n"
+        'a.yaml, line 11: the key "eta" stands twice in grid[2], first on line 10; keep one of '
+        "them.\n"
+        'a.yaml, line 12: grid[2].steps is the text "ten"; expected a whole number of at least '
+        "1.\n"
+        "a.yaml, line 13: launch.threads is 0; expected a number of CPU threads per worker, at "
+        "least 1."
+    )
