@@ -1,4 +1,4 @@
-"""What every sampler promises, asked of each one in the registry at each value of its parameters."""
+"""What every sampler promises, asked of each in the registry at each value of its parameters."""
 
 import itertools
 from functools import cache
