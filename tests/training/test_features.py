@@ -13,7 +13,7 @@ from bench.metrics.extractor import CifarFeatures
 from bench.training import features
 from bench.training.features import Labelled, Recipe, orthogonal, train_features
 
-TINY = Recipe(epochs=2, widths=(24, 24, 32), batch=40, part=20, adam_rate=0.02)
+TINY = Recipe(epochs=2, widths=(24, 24, 32), batch=40, part=20, small_epochs=1, adam_rate=0.02)
 
 
 def write(path: Path, count: int, seed: int) -> Path:
