@@ -1,5 +1,538 @@
-"""The commands; the only place that prints and exits."""
+"""The commands; the only place that prints and exits.
+
+Nothing heavy is imported here: `bench --help` answers at once, and each command imports what it
+uses. An error meant for a person (`BenchError`) is printed without a traceback and exits with 1, a
+wrong usage with 2; anything else is a bug and keeps its traceback.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import bench
+from bench.errors import BenchError, SweepError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.launch import RunSummary
+    from bench.models import Model
+    from bench.sweep import Sweep
+
+# Plain help: rich's would double the time that `--help` takes. "\b" keeps an example's lines.
+_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(add_completion=False, **_SETTINGS)
+train = typer.Typer(
+    help="Make the shipped models and networks again, or your own.",
+    **_SETTINGS,
+)
+app.add_typer(train, name="train")
+
+
+class Executor(StrEnum):
+    """Where cells run."""
+
+    inline = "inline"
+    local = "local"
+    slurm = "slurm"
+
+
+class Device(StrEnum):
+    """Where extractors compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    samplers = "samplers"
+    spacings = "spacings"
+    schedules = "schedules"
+    models = "models"
+    metrics = "metrics"
+
+
+SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file (YAML).")]
+FileOrFolder = Annotated[
+    Path, typer.Argument(metavar="FILE|FOLDER", help="A sweep file, or its results folder.")
+]
+Results = Annotated[
+    Path, typer.Option("--results", metavar="DIR", help="Records go to DIR/<sweep>/.")
+]
+Reports = Annotated[
+    Path, typer.Option("--reports", metavar="DIR", help="The report goes to DIR/<sweep>/.")
+]
+RESULTS, REPORTS = Path("results"), Path("reports")
 
 
 def main() -> None:
     """Entry point of `bench`."""
+    try:
+        app()
+    except BenchError as error:
+        _complain(str(error))
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Compare diffusion samplers by FID against network function evaluations (NFE).
+
+    A sweep file asks a question; "bench run" answers it with a table and a plot.
+
+    \b
+    Example:
+        bench run sweeps/quickstart.yaml
+    """
+    if version:
+        print(bench.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def check(
+    file: SweepFile,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a model call here and estimate the cost.")
+    ] = False,
+) -> None:
+    """Validate a sweep file and print its cells with their NFE.
+
+    \b
+    Examples:
+        bench check sweeps/quickstart.yaml
+        bench check sweeps/quickstart.yaml --measure
+    """
+    from rich.table import Table
+
+    from bench import sweep as sweeps
+    from bench.metrics import registry
+
+    sweep = sweeps.load(file)
+    cells = sweep.cells()
+    console = _console()
+    table = Table("cell", "settings", "NFE", "images", title=sweep.question or sweep.name)
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for cell in cells:
+        asked = f" (asked {cell.nfe_asked})" if cell.nfe_asked not in (None, cell.nfe) else ""
+        table.add_row(cell.short, cell.label, f"{cell.nfe}{asked}", f"{cell.samples:,}")
+    console.print(table)
+    images = sum(cell.samples for cell in cells)
+    calls = sum(cell.samples * cell.nfe for cell in cells)
+    console.print(
+        f"{sweep.file} is valid: {len(cells)} cells, {images:,} images, {calls:,} model calls "
+        f"of one image."
+    )
+    if measure:
+        _print_cost(console, sweep)
+        return
+    try:
+        registry.check(sweep.metrics, sweep.reference)
+    except BenchError as error:
+        # The file is right; it may be meant for another machine.
+        console.print(f"It cannot run on this machine yet: {error}", markup=False)
+
+
+def _print_cost(console: "Console", sweep: "Sweep") -> None:
+    from bench import estimate
+
+    cost = estimate.measure(sweep)
+    for label, seconds in cost.calls.items():
+        console.print(
+            f"One call of {label} for {cost.batch} images on {cost.device}: {seconds:.3g} s "
+            f"({cost.batch / seconds:,.0f} images/s)."
+        )
+    console.print(
+        f"Features of {cost.batch} images: {cost.features:.3g} s. Whole sweep: about "
+        f"{_duration(cost.total)} of work on one worker like this machine with "
+        f"{sweep.launch.threads} thread(s)."
+    )
+
+
+@app.command()
+def run(
+    file: SweepFile,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
+    executor: Annotated[
+        Executor | None, typer.Option(help="Run elsewhere than the sweep file says.")
+    ] = None,
+) -> None:
+    """Compute the cells that are not done, then write the report.
+
+    Stopped at any moment, the same command goes on where it was.
+
+    \b
+    Examples:
+        bench run sweeps/quickstart.yaml
+        bench run sweeps/cifar10-fid.yaml --executor local --results /scratch/results
+    """
+    from bench import launch
+    from bench import sweep as sweeps
+
+    sweep = sweeps.load(file)
+    if executor is not None:
+        sweep = _on(sweep, executor.value)
+    console = _console()
+    summary = launch.run(sweep, results / sweep.name, console=console)
+    _finish(console, summary, file)
+    _build(console, results / sweep.name, reports / sweep.name)
+    if not summary.complete:
+        raise typer.Exit(1)
+
+
+def _on(sweep: "Sweep", executor: str) -> "Sweep":
+    """The sweep on another executor; this one process is one worker."""
+    from dataclasses import replace
+
+    change: dict[str, Any] = {"executor": executor}
+    if executor == "inline":
+        change["workers"] = 1
+    return replace(sweep, launch=sweep.launch.model_copy(update=change))
+
+
+def _finish(console: "Console", summary: "RunSummary", file: Path) -> None:
+    """Say what became of a run; Ctrl-C ends here, before the report."""
+    console.print(
+        f"{summary.computed} cells computed, {summary.done_before} done before, "
+        f"{len(summary.failed)} failed, in {_duration(summary.seconds)}."
+    )
+    for label, reason in summary.failed:
+        _complain(f"{label} failed: {reason}")
+    if summary.interrupted is not None:
+        again = f"Stopped. {summary.interrupted} Go on with: bench run {file}"
+        _complain(" ".join(again.split()))
+        raise typer.Exit(130)
+    for label, where in summary.missing:
+        _complain(f"{label} left no record{f'; see {where}' if where else ''}")
+
+
+@app.command()
+def report(
+    path: FileOrFolder,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
+) -> None:
+    """Write the report of what is there: tables, plot, samples.
+
+    \b
+    Examples:
+        bench report sweeps/quickstart.yaml
+        bench report results/ddim-table
+    """
+    folder = _results_folder(path, results)
+    _build(_console(), folder, reports / folder.resolve().name)
+
+
+@app.command()
+def status(path: FileOrFolder, results: Results = RESULTS) -> None:
+    """Count the cells that are done, failed and missing.
+
+    \b
+    Example:
+        bench status sweeps/quickstart.yaml
+    """
+    from bench import results as records
+
+    frame = records.load(_results_folder(path, results))
+    counts = frame["status"].value_counts()
+    console = _console()
+    parts = [f"{counts.get(name, 0)} {name}" for name in ("done", "failed", "missing")]
+    console.print(f"{len(frame)} cells: {', '.join(parts)}.")
+    for row in frame[frame["status"] == "failed"].itertuples():
+        console.print(f"{row.label}: {row.reason}", markup=False)
+
+
+@train.command()
+def mixture(
+    data: Annotated[Path, typer.Option(help="npz with arr_0: uint8 images (n, H, W, 3).")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path(
+        "cifar10-mixture.safetensors"
+    ),
+    components: Annotated[int, typer.Option(help="Number of Gaussians.")] = 16,
+    rank: Annotated[int, typer.Option(help="Directions of the shared basis.")] = 192,
+    seed: Annotated[int, typer.Option(help="Of the start of EM.")] = 0,
+) -> None:
+    """Fit a Gaussian mixture to images; a sweep names it by its file.
+
+    \b
+    Example:
+        bench train mixture --data cifar10_train.npz
+    and in a sweep:
+        model: {kind: mixture, name: ./cifar10-mixture.safetensors}
+    """
+    from bench.training.mixture import fit_mixture
+
+    _show_log()
+    made = fit_mixture(data, out, components=components, rank=rank, seed=seed)
+    print(
+        f"{out}: {made.components} components, rank {made.rank}, log-likelihood "
+        f"{made.log_likelihood:.4f} nats a dimension (one Gaussian: "
+        f"{made.log_likelihood_single:.4f})."
+    )
+
+
+@train.command()
+def features(
+    data: Annotated[Path, typer.Option(help="npz of labelled training images: arr_0, arr_1.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path(
+        "cifar-features.safetensors"
+    ),
+    test: Annotated[
+        Path | None, typer.Option(help="npz of labelled test images, for the accuracy.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Written after each epoch; an interrupted run goes on.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
+) -> None:
+    """Train the network behind fd_cifar.
+
+    \b
+    Example:
+        bench train features --data cifar10_train.npz --test cifar10_test.npz
+    """
+    from bench.training.features import train_features
+
+    _show_log()
+    made = train_features(data, out, test=test, checkpoint=checkpoint, threads=threads)
+    accuracy = made.get("test_accuracy")
+    print(f"{out}" + (f": {accuracy:.2%} test accuracy." if accuracy is not None else "."))
+
+
+@app.command()
+def reference(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|PATH",
+            help="cifar10-train, cifar10-test, a model with exact draws (by name or .safetensors "
+            "file), or an npz of uint8 images.",
+        ),
+    ],
+    metric: Annotated[str, typer.Option(help="The metric they are for.")] = "fd_cifar",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default: where sweeps look for the name.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What sweeps call it; default: that of the source.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of torchvision's CIFAR-10; default: a cache.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Draws, where the source is a model.")] = 50_000,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+) -> None:
+    """Build the statistics of reference images.
+
+    \b
+    Examples:
+        bench reference cifar10-train --metric fid
+        bench reference my_images.npz --name mine
+        bench reference cifar10-mixture --count 50000
+    """
+    from rich.progress import Progress
+
+    from bench.metrics import reference as references
+    from bench.metrics import registry
+
+    where = _device(device)
+    extractor = registry.get(metric).extractor(where)
+    console = _console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"features of {source}")
+
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if source in references.CIFAR10:
+            made = references.from_cifar10(name or source, extractor, data=data, progress=progress)
+        elif source.endswith(".npz"):
+            made = references.from_npz(Path(source), extractor, name=name, progress=progress)
+        else:
+            model = _exact_model(source, where)
+            made = references.from_model(
+                model,
+                name or Path(source).stem,
+                extractor,
+                count=count,
+                device=where,
+                progress=progress,
+            )
+    path = out or references.place(made.name, extractor)
+    references.save(path, made)
+    print(f"{path}: {made.moments.count:,} images, digest {made.digest[:16]}.")
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[Kind, typer.Argument(metavar="samplers|spacings|schedules|models|metrics")],
+) -> None:
+    """List what a sweep may name, with parameters and papers.
+
+    \b
+    Example:
+        bench list samplers
+    """
+    from rich.table import Table
+
+    head, rows = _LISTS[kind]()
+    table = Table(*head, show_lines=kind in (Kind.samplers, Kind.spacings))
+    for row in rows:
+        table.add_row(*row)
+    _console().print(table)
+
+
+Row = tuple[str, ...]
+Listing = tuple[Row, list[Row]]
+"""Headings and rows."""
+
+
+def _samplers() -> Listing:
+    from bench.samplers import REGISTRY
+
+    rows: list[Row] = []
+    for sampler in REGISTRY.values():
+        params = "\n".join(
+            f"{name}: {parameter.expected}" + _default(parameter.required, parameter.default)
+            for name, parameter in sampler.params.items()
+        )
+        rows.append((sampler.name, sampler.family, sampler.summary, params, sampler.paper))
+    return ("sampler", "family", "", "parameters", "paper"), rows
+
+
+def _spacings() -> Listing:
+    from bench.diffusion.spacing import SPACINGS
+
+    rows: list[Row] = []
+    for spacing in SPACINGS.values():
+        params = "\n".join(
+            f"{name}: {parameter.expected}" + _default(parameter.required, parameter.default)
+            for name, parameter in spacing.params.items()
+        )
+        rows.append((spacing.name, spacing.summary, params))
+    return ("spacing", "", "parameters"), rows
+
+
+def _schedules() -> Listing:
+    from bench.diffusion.schedule import SCHEDULES
+
+    return ("schedule", ""), [
+        (name, (make.__doc__ or "").partition("\n")[0]) for name, make in SCHEDULES.items()
+    ]
+
+
+def _models() -> Listing:
+    import yaml
+
+    from bench import models
+
+    rows: list[Row] = [
+        (name, yaml.safe_dump(models.describe(name).canonical(), default_flow_style=True).strip())
+        for name in models.NAMES
+    ]
+    rows += [
+        ("any mixture", "{kind: mixture, name: FILE.safetensors, schedule: vp-linear}"),
+        ("any UNet2DModel", "{kind: diffusers, path: FOLDER or HUB/NAME, dtype: float32}"),
+    ]
+    return ("model", "as a sweep writes it in full"), rows
+
+
+def _metrics() -> Listing:
+    from bench.metrics.registry import METRICS
+
+    return ("metric", "features"), [(spec.name, spec.summary) for spec in METRICS.values()]
+
+
+_LISTS = {
+    Kind.samplers: _samplers,
+    Kind.spacings: _spacings,
+    Kind.schedules: _schedules,
+    Kind.models: _models,
+    Kind.metrics: _metrics,
+}
+
+
+def _default(required: bool, default: object) -> str:
+    return "" if required else f" (default {default})"
+
+
+def _results_folder(path: Path, results: Path) -> Path:
+    """The results folder of a sweep file; a folder is its own."""
+    if path.is_dir():
+        return path
+    # The name alone, without expanding the sweep: a report needs neither torch nor the model.
+    from bench import yaml_lines
+
+    document = yaml_lines.read(path)
+    name = document.data.get("name", path.stem)
+    if not isinstance(name, str):
+        raise SweepError(f"{path}: name is {name!r}; expected a text, which names the folder.")
+    return results / name
+
+
+def _build(console: "Console", folder: Path, out: Path) -> None:
+    from bench import report
+
+    console.print(f"Report: {report.build(folder, out)}", soft_wrap=True)
+
+
+def _exact_model(source: str, device: str) -> "Model":
+    """The model named `source`, or that in the file `source`."""
+    from bench import models
+
+    is_file = source.endswith(".safetensors")
+    return models.load(
+        models.describe({"kind": "mixture", "name": source} if is_file else source), device
+    )
+
+
+def _device(device: Device) -> str:
+    if device is not Device.auto:
+        return device.value
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _duration(seconds: float) -> str:
+    """0.4 s, 12 s, 3 min 20 s, 2 h 05 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A pipe or a log has no width; a terminal's is taken from it.
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def _complain(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _show_log() -> None:
+    """Lines of a recipe's progress, on standard error."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("bench").setLevel(logging.INFO)

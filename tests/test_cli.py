@@ -1,0 +1,305 @@
+"""The commands, each on something tiny but real; and what a person sees when it goes wrong."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import cli
+from bench.metrics.registry import METRICS
+from tests import fakes
+
+
+@pytest.fixture(autouse=True)
+def tiny_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "fd_tiny", fakes.FD_TINY)
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep of three cells beside its model and reference, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    # By their full paths: a process keeps opened models and statistics by the names they go by.
+    model, statistics = tmp_path / "tiny.safetensors", tmp_path / "tiny.npz"
+    fakes.write_reference(statistics, fakes.write_mixture(model))
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        "# Does anything get lost?\n"
+        f"model: {{kind: mixture, name: {model}}}\n"
+        "samples: 100\n"
+        "metrics: [fd_tiny]\n"
+        f"reference: {statistics}\n"
+        "batch: 50\n"
+        "grid: [{sampler: ddim, steps: 3}, {sampler: heun, nfe: 4, unreachable: below}]\n"
+    )
+    return file
+
+
+class Said:
+    """What a command printed, and its exit code."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def bench(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Said:
+    """Run a command in this process, as the installed script does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    printed = capsys.readouterr()
+    return Said(code, printed.out, printed.err)
+
+
+def commands() -> dict[str, str]:
+    """Every command with its docstring: `train mixture` as well as `run`."""
+    found = {}
+    for prefix, app in (("", cli.app), ("train ", cli.train)):
+        for command in app.registered_commands:
+            function = command.callback
+            assert function is not None
+            found[prefix + (command.name or function.__name__)] = function.__doc__ or ""
+    return found
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nsys.argv = ['bench', '--help']\nfrom bench.cli import main\n"
+        "try: main()\nfinally: print(*sorted(set(sys.modules) & {'torch', 'rich', 'pandas'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: bench" in done.stdout
+    assert done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_of_every_command_has_an_example(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    said = bench(capsys, *command.split(), "--help")
+    assert said.code == 0
+    examples = re.findall(rf"^ +bench {command} .*", said.out, re.MULTILINE)
+    assert examples, "an example on a line of its own"
+
+
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    said = bench(capsys, "--help")
+    for name in {command.split()[0] for command in commands()}:
+        assert re.search(rf"^  {name} +\w", said.out, re.MULTILINE), name
+    assert "..." not in said.out.split("Commands:")[1]  # no summary is cut off
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", bench(capsys, "--version").out)
+
+
+def test_check_prints_cells_with_their_nfe(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    said = bench(capsys, "check", sweep_file)
+    assert said.code == 0
+    assert "Does anything get lost?" in said.out
+    rows = [re.split(r" *│ *", line)[2:5] for line in said.out.splitlines() if line.startswith("│")]
+    assert rows == [
+        ["exact", "0", "100"],
+        ["ddim eta=0 spacing=uniform steps=3", "3", "100"],
+        ["heun spacing=uniform steps=2", "3 (asked 4)", "100"],
+    ]
+    assert "3 cells, 300 images, 600 model calls of one image" in said.out
+    assert "cannot run" not in said.out
+    assert not (sweep_file.parent / "results").exists()
+
+
+def test_check_tells_what_is_missing_here(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    Path("tiny.npz").unlink()
+    said = bench(capsys, "check", sweep_file)
+    assert said.code == 0
+    assert "It cannot run on this machine yet: " in said.out
+    assert "tiny.npz" in said.out.split("cannot run")[1]
+
+
+def test_check_measure_estimates_the_cost(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    said = bench(capsys, "check", sweep_file, "--measure")
+    assert said.code == 0
+    assert re.search(r"One call of tiny for 50 images on (cpu|cuda): [\d.e-]+ s", said.out)
+    assert re.search(r"Whole sweep: about [\d.]+ s of work on one worker", said.out)
+
+
+def test_run_computes_then_finds_everything_done(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    first = bench(capsys, "run", sweep_file)
+    assert first.code == 0, first.err
+    assert "3 cells computed, 0 done before, 0 failed" in first.out
+    assert "Report: reports/tiny/report.md" in first.out
+    assert "heun" in Path("reports/tiny/report.md").read_text()
+    assert len(list(Path("results/tiny").glob("*.json"))) == 3 + 1  # and the plan
+
+    second = bench(capsys, "run", sweep_file)
+    assert "0 cells computed, 3 done before, 0 failed" in second.out
+
+
+def test_run_elsewhere(capsys: pytest.CaptureFixture[str], sweep_file: Path) -> None:
+    text = sweep_file.read_text() + "launch: {executor: slurm, workers: 2, partition: gpu}\n"
+    sweep_file.write_text(text)
+    said = bench(
+        capsys, "run", sweep_file, "--executor", "inline", "--results", "r", "--reports", "p"
+    )
+    assert said.code == 0, said.err
+    assert Path("r/tiny/sweep.json").is_file()
+    assert Path("p/tiny/report.md").is_file()
+    assert not Path("results").exists()
+
+
+def test_run_with_a_failing_cell_reports_and_exits_with_1(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    fakes.write_mixture(Path("tiny.safetensors"), spoiled=True)
+    said = bench(capsys, "run", sweep_file)
+    assert said.code == 1
+    assert "0 cells computed, 0 done before, 3 failed" in said.out
+    assert "ddim eta=0 spacing=uniform steps=3 failed: " in said.err
+    assert "not finite" in said.err
+    assert "Report: " in said.out
+
+    counted = bench(capsys, "status", sweep_file)
+    assert "3 cells: 0 done, 3 failed, 0 missing." in counted.out
+    assert "not finite" in counted.out
+
+
+@pytest.mark.parametrize("path", ["tiny.yaml", "results/tiny"])
+def test_report_of_a_half_finished_sweep(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path, path: str
+) -> None:
+    bench(capsys, "run", sweep_file)
+    record = next(p for p in Path("results/tiny").glob("*.json") if p.name != "sweep.json")
+    record.unlink()
+    said = bench(capsys, "report", path, "--reports", "again")
+    assert said.code == 0
+    assert said.out == "Report: again/tiny/report.md\n"
+    assert "2 done, 0 failed, 1 missing" in bench(capsys, "status", path).out
+
+
+def test_report_without_results(capsys: pytest.CaptureFixture[str], sweep_file: Path) -> None:
+    said = bench(capsys, "report", sweep_file)
+    assert said.code == 1
+    assert said.err == 'results/tiny holds no results. "bench run SWEEP.yaml" makes some.\n'
+
+
+def test_train_mixture_then_run_on_it(capsys: pytest.CaptureFixture[str], sweep_file: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 3), dtype=np.uint8)
+    np.savez("images.npz", images)
+    said = bench(
+        capsys,
+        *("train", "mixture", "--data", "images.npz", "--out", "mine.safetensors"),
+        *("--components", "2", "--rank", "8"),
+    )
+    assert said.code == 0, said.err
+    assert said.out.startswith("mine.safetensors: 2 components, rank 8, log-likelihood ")
+    made = bench(
+        capsys, "reference", "mine.safetensors", "--metric", "fd_tiny", "--out", "mine.npz",
+        *("--count", "500"),
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    assert re.fullmatch(r"mine\.npz: 500 images, digest [0-9a-f]{16}\.\n", made.out)
+    text = sweep_file.read_text().replace("tiny.safetensors", "mine.safetensors")
+    sweep_file.write_text(text.replace("tiny.npz", "mine.npz"))
+    assert bench(capsys, "run", sweep_file).code == 0
+
+
+def test_reference_of_images(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_CACHE", "cache")
+    images = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
+    np.savez("images.npz", images)
+    said = bench(capsys, "reference", "images.npz", "--metric", "fd_tiny", "--name", "mine")
+    assert said.code == 0, said.err
+    # Where a sweep that says `reference: mine` looks for it.
+    assert said.out.startswith("cache/reference/mine.tiny.npz: 64 images")
+    text = sweep_file.read_text()
+    sweep_file.write_text(text.replace(f"{sweep_file.parent / 'tiny.npz'}", "mine"))
+    assert "cannot run" not in bench(capsys, "check", sweep_file).out
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("samplers", ["ddim", 'eta: a number at least 0 and at most 1 or "sigma-hat"', "heun"]),
+        ("spacings", ["trailing", "rho: a number above 0 (default 7.0)"]),
+        ("schedules", ["vp-cosine", "flow"]),
+        ("models", ["{kind: mixture, name: cifar10-mixture, schedule: vp-linear}"]),
+        ("metrics", ["fd_cifar", "fid", "Inception"]),
+    ],
+)
+def test_list(capsys: pytest.CaptureFixture[str], kind: str, expected: list[str]) -> None:
+    said = bench(capsys, "list", kind)
+    assert said.code == 0
+    # A cell of the table may be broken over lines.
+    text = " ".join(re.sub(r"[│┃]", " ", said.out).split())
+    for words in expected:
+        assert all(word in text for word in words.split()), words
+
+
+def test_a_persons_mistake_exits_with_1_and_no_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    said = bench(capsys, "run", tmp_path / "nowhere.yaml")
+    assert said.code == 1
+    assert said.out == ""
+    assert said.err == f"{tmp_path / 'nowhere.yaml'}: there is no such file.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "Missing argument"),
+        (["runs"], "No such command 'runs'"),
+        (["list", "sampler"], "is not one of 'samplers'"),
+        (["run", "x.yaml", "--executor", "slrum"], "is not one of 'inline'"),
+        (["check", "x.yaml", "--mesure"], "No such option"),
+    ],
+)
+def test_wrong_usage_exits_with_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    said = bench(capsys, *arguments)
+    assert said.code == 2
+    assert message in said.err
+
+
+def test_a_bug_keeps_its_traceback(sweep_file: Path) -> None:
+    code = (
+        "import sys, bench.sweep\ndef broken(path): raise ZeroDivisionError('a bug')\n"
+        "bench.sweep.load = broken\nsys.argv = ['bench', 'check', 'x.yaml']\n"
+        "from bench.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: a bug" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.96, "10.0 s"),
+        (59.6, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert cli._duration(seconds) == text
