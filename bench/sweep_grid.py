@@ -92,10 +92,13 @@ class Course:
 
     def around(self, nfe: int) -> tuple[int | None, int | None]:
         """The most steps left that make at most `nfe` calls, and the fewest that make more."""
-        best = self.sampler.steps_for(nfe, self.final, self.params)
-        most = self.fixed or self.most
-        top = best + 1 if most is None else self.left(most)
-        below = next((n for n in range(min(best, top), 0, -1) if self.asking(n)), None)
+        top = self.fixed or self.most
+        if top is not None and self.spacing.needs_indices:  # only there are duplicates
+            top = self.left(top)
+        within = nfe if top is None else min(nfe, self.nfe(top))
+        best = self.sampler.steps_for(within, self.final, self.params)
+        top = best + 1 if top is None else top
+        below = next((n for n in range(best, 0, -1) if self.asking(n)), None)
         above = next((n for n in range(best + 1, top + 1) if self.asking(n)), None)
         return below, above
 
