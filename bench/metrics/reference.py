@@ -241,13 +241,19 @@ class Drawable(Protocol):
 
 
 def from_cifar10(
-    name: str, extractor: Extractor, *, data: Path | None = None, progress: Progress | None = None
+    source: str,
+    extractor: Extractor,
+    *,
+    name: str | None = None,
+    data: Path | None = None,
+    progress: Progress | None = None,
 ) -> Reference:
     """Statistics of CIFAR-10's training or test images, through torchvision.
 
     Args:
-        name: `cifar10-train` or `cifar10-test`.
+        source: `cifar10-train` or `cifar10-test`.
         extractor: whose features.
+        name: what a sweep calls it; by default the source.
         data: folder with torchvision's `cifar-10-batches-py`; downloaded to it if absent.
         progress: see `Progress`.
 
@@ -260,16 +266,16 @@ def from_cifar10(
 
     folder = data or cache_folder() / "data"
     try:
-        images = TorchvisionCIFAR10(str(folder), train=CIFAR10[name], download=True).data
+        images = TorchvisionCIFAR10(str(folder), train=CIFAR10[source], download=True).data
     except (OSError, RuntimeError) as error:
         raise MetricError(
             f"CIFAR-10 is not in {folder} and could not be downloaded ({error}). Put the folder "
             "cifar-10-batches-py there (https://www.cs.toronto.edu/~kriz/cifar.html), or give an "
-            f'npz of its images: "bench reference IMAGES.npz --name {name}".'
+            f'npz of its images: "bench reference IMAGES.npz --name {source}".'
         ) from None
-    details = {"dataset": "CIFAR-10", "split": name.removeprefix("cifar10-")}
+    details = {"dataset": "CIFAR-10", "split": source.removeprefix("cifar10-")}
     return from_images(
-        images, extractor, name=name, source=name, details=details, progress=progress
+        images, extractor, name=name or source, source=source, details=details, progress=progress
     )
 
 
@@ -332,6 +338,7 @@ def from_model(
     name: str,
     extractor: Extractor,
     *,
+    source: str | None = None,
     count: int = DRAWS,
     seed: int = DRAWS_SEED,
     device: torch.device | str = "cpu",
@@ -346,6 +353,7 @@ def from_model(
         model: one with exact draws.
         name: of the model, and of the reference.
         extractor: whose features.
+        source: what `bench reference` was given, if not the name.
         count: number of draws. Statistics of few images are noisy, and the noise adds to every
             distance about as much as that of `count` samples does.
         seed: of the draws; no sweep that is compared with them may use it.
@@ -372,7 +380,7 @@ def from_model(
         count,
         extractor,
         name=name,
-        source=name,
+        source=source or name,
         quantiser=QUANTISER,
         details={"model_digest": model.digest, "seed": str(seed)},
         progress=progress,
