@@ -154,6 +154,12 @@ def validated(
     If there are any, the result has defaults in place of the keys concerned, so that checking can
     go on; None if it cannot.
     """
+    # None is how a field says that its key is left out; in a file it is a key without a value.
+    for name, field in schema.model_fields.items():
+        key = field.alias or name
+        if field.default is None and key in data and data[key] is None:
+            document.unexpected((*at, key), f"{field.description}")
+            data = {k: v for k, v in data.items() if k != key}
     try:
         return schema.model_validate(data)
     except ValidationError as errors:

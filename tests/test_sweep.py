@@ -531,6 +531,10 @@ ETA = 'a number at least 0 and at most 1 or "sigma-hat"'
             "grid[0].steps is an empty list; expected a whole number of at least 1.",
         ),
         (
+            "{sampler: ddim, steps: }",
+            "grid[0].steps is empty; expected a whole number of at least 1.",
+        ),
+        (
             "{sampler: ddim, steps: [[5, 10]]}",
             "grid[0].steps[0] is a list; expected a whole number of at least 1.",
         ),
@@ -767,6 +771,13 @@ FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
             None,
             "seed: on",
             'line 7: seed is the text "on"; expected a whole number, at least 0 and below 2^63.',
+        ),
+        (None, "name:", f"line 7: name is empty; expected {FOLDER_NAME}."),
+        (
+            None,
+            "launch: {executor: slurm, array-parallelism: }",
+            "line 7: launch.array-parallelism is empty; expected a number of jobs at a time, at "
+            "least 1.",
         ),
         (None, "batch: 0", "line 7: batch is 0; expected a number of images, at least 1."),
         (
