@@ -6,8 +6,9 @@
 2. Inside the basis, scaled to unit variance, run EM with full covariances from a k-means start.
 3. Write basis, centres, axes and variances to safetensors, with a certificate as metadata.
 
-Everything is float64 up to the file, which is float32. The result is a function of the images and
-the arguments; across thread counts and machines it agrees to rounding, which EM amplifies slowly.
+Everything is float64 up to the file, which is float32. The file is a function of the images and
+the arguments, to the byte on one machine with one number of threads; elsewhere rounding differs,
+and EM amplifies that slowly. On CIFAR-10 it takes about 100 EM steps: 14 minutes of one busy core.
 
 References: Dempster, Laird & Rubin 1977 (EM); Arthur & Vassilvitskii 2007 (k-means++);
 Fraley & Raftery 2007 (the inverse-Wishart prior that keeps covariances from collapsing).
