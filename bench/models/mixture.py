@@ -34,10 +34,10 @@ from bench.errors import ModelError
 
 _FORMAT: Final = "bench-mixture/1"
 
-# A smaller responsibility changes no pixel, but it reaches subnormal numbers, itself or in products,
-# which the processor handles so slowly that calls at low noise took four times as long. (Skipping
-# the matrix products of components with no share was tried: it gains a tenth there and costs a
-# fifth at high noise, where all have one.)
+# A smaller responsibility changes no pixel, but it or its products are subnormal numbers, which the
+# processor handles so slowly that calls at low noise took four times as long. (Leaving components
+# without a share out of the products was tried: it gains a tenth at low noise and costs a fifth at
+# high noise, where all have one.)
 _FLOOR: Final = 1e-20
 
 
