@@ -101,7 +101,7 @@ def study(
     """Names configurations and settings; `name` serves where the plan has none."""
     models = {cell["key"]: cell["cell"]["model"] for cell in plan.get("cells", [])}
     models |= {key: record.cell["model"] for key, record in records.items()}
-    cells = cells.copy()
+    cells = cells.rename(columns={"label": "cell"})  # `label` is the name of a configuration here
     cells["line"], cells["grid"] = _lines(cells), _grids(cells)
     cells["label"], cells["rank"] = _labels(cells)
     cells["budget"] = _budgets(cells)
@@ -126,7 +126,8 @@ def study(
 def tidy(study: Study) -> pd.DataFrame:
     """The frame behind table.csv: a row a cell at full precision, without columns of nothing."""
     added = ["line", "grid", "rank", "budget", "described", "setting"]
-    cells = study.cells.drop(columns=added)
+    names = {"cell": "label", "label": "configuration"}
+    cells = study.cells.drop(columns=added).rename(columns=names)
     always = ["key", "label", "status", "reason", *(f"metric.{name}" for name in study.metrics)]
     return cells[[name for name in cells.columns if name in always or cells[name].notna().any()]]
 

@@ -15,7 +15,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from bench import atomic
 from bench.report import frame
@@ -191,10 +198,11 @@ class _Layout:
     top: float
     left: float = 0.85
     bottom: float = 0.65
+    gap: float = 0.7
 
     @property
     def width(self) -> float:
-        return self.left + self.columns * (_PANEL[0] + self.label) + (self.columns - 1) * 0.35
+        return self.left + self.columns * (_PANEL[0] + self.label) + (self.columns - 1) * self.gap
 
     @property
     def height(self) -> float:
@@ -202,7 +210,7 @@ class _Layout:
 
     def place(self, index: int) -> tuple[float, float, float, float]:
         row, column = divmod(index, self.columns)
-        x = self.left + column * (_PANEL[0] + self.label + 0.35)
+        x = self.left + column * (_PANEL[0] + self.label + self.gap)
         y = self.bottom + (self.rows - 1 - row) * (_PANEL[1] + self.top + 0.3)
         return x / self.width, y / self.height, _PANEL[0] / self.width, _PANEL[1] / self.height
 
@@ -332,7 +340,8 @@ def _axes(axes: Axes, budgets: list[int], decades: float) -> None:
         if not kept or math.log(budget / kept[-1]) > 0.06 * math.log(budgets[-1] / budgets[0]):
             kept.append(budget)
     axes.xaxis.set_major_locator(FixedLocator(kept))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
+    steps = LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,))
+    axes.yaxis.set_major_locator(steps if decades > 0.8 else MaxNLocator(5))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())

@@ -161,12 +161,12 @@ def make(
 
 
 def keep_samples(folder: Path, cells: Iterable[Cell]) -> None:
-    """Puts 64 images beside each record: a coloured ramp, noisier for fewer steps."""
+    """Puts 16 images beside each record: a coloured ramp, noisier for fewer steps."""
     for cell in cells:
         rng = np.random.default_rng(0)
         y, x = np.mgrid[0:1:32j, 0:1:32j]
-        base = rng.random((64, 3, 1, 1)) * (0.4 + 0.6 * np.cos(6 * (x + y * rng.random())))
-        noise = rng.normal(size=(64, 3, 32, 32)) * (0.5 / math.sqrt(cell.steps or 1000))
+        base = rng.random((16, 3, 1, 1)) * (0.4 + 0.6 * np.cos(6 * (x + y * rng.random())))
+        noise = rng.normal(size=(16, 3, 32, 32)) * (0.5 / math.sqrt(cell.steps or 1000))
         images = np.clip(255 * (np.abs(base) + noise), 0, 255).astype(np.uint8)
         work = folder / "work" / cell.key
         work.mkdir(parents=True, exist_ok=True)
@@ -207,9 +207,8 @@ def wide() -> list[Cell]:
     """Seven samplers on one spacing at four NFE."""
     samplers = ["ddpm", "ddim", "euler", "heun", "dpm-solver++", "unipc", "deis"]
     cells = [exact()]
-    for place, sampler in enumerate(samplers):
+    for sampler in samplers:
         params = {"order": 2} if sampler == "dpm-solver++" else {}
         for n in (5, 10, 20, 50):
             cells.append(Cell(sampler, n, params, "logsnr", samples=5000))
-        _ = place
     return cells

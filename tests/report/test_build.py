@@ -1,0 +1,118 @@
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.errors import ResultError
+from bench.report import build
+from tests.report import records
+from tests.report.records import Cell
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_whole_report_is_the_same_in_another_process_and_without_torch(tmp_path: Path) -> None:
+    cells = records.quickstart((5, 10))
+    folder = records.make(tmp_path / "quickstart", cells)
+    records.keep_samples(folder, cells)
+    path = build(folder, tmp_path / "here")
+    assert path == tmp_path / "here" / "report.md"
+    here = contents(tmp_path / "here")
+    assert sorted(here) == [
+        "quality-vs-nfe.png",
+        "quality-vs-nfe.svg",
+        "report.md",
+        "samples.png",
+        "table.csv",
+    ]
+    assert b"\r" not in here["table.csv"] + here["report.md"]
+    # The other process has another hash seed and folder, and the samples are gone, as in a clone.
+    shutil.rmtree(folder / "work")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    code = (
+        "import sys; from pathlib import Path; from bench.report import build;"
+        "build(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(tmp_path / "there")],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+    )
+    assert contents(tmp_path / "there") == here
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_without_results_is_refused(tmp_path: Path, exists: bool) -> None:
+    folder = tmp_path / "results"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(ResultError) as caught:
+        build(folder, tmp_path / "out")
+    assert str(caught.value) == f'{folder} holds no results. "bench run SWEEP.yaml" makes some.'
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    folder = records.make(tmp_path / "results", [Cell("ddim", 5)])
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(ResultError, match="out"):
+        build(folder, tmp_path / "out")
+
+
+SAMPLED = records.quickstart((5, 10))
+
+
+@pytest.mark.parametrize(
+    ("cells", "of", "expected"),
+    [
+        ([], None, "0 of 0 cells done"),
+        ([records.exact()], None, "1 of 1 cell done"),
+        ([Cell("ddim", 10)], None, "At 10 NFE, **ddim** has the only value, 1.21."),
+        (SAMPLED, lambda cell: records.failure(cell, "boom"), "<sup>1</sup> failed: boom"),
+        (SAMPLED, lambda _: None, "13 not computed yet"),
+        (SAMPLED, lambda cell: records.record(cell, value=0.0), "has the lowest value, 0"),
+        (SAMPLED, lambda cell: records.record(cell, value=-1e-9), "has the lowest value, -1.00"),
+    ],
+    ids=["no cells", "exact only", "one cell", "all failed", "none run", "zero", "negative"],
+)
+def test_any_state_of_a_sweep_has_a_report(
+    tmp_path: Path, cells: list[Cell], of: object, expected: str
+) -> None:
+    folder = records.make(tmp_path / "results", cells, of=of)  # type: ignore[arg-type]
+    assert expected in build(folder, tmp_path / "out").read_text()
+
+
+def test_records_without_a_plan_are_reported(tmp_path: Path) -> None:
+    folder = records.make(tmp_path / "loose", records.quickstart((5, 10)), plan=False)
+    found = build(folder, tmp_path / "out").read_text()
+    assert found.startswith("# loose\n")
+    assert "reference cifar10-mixture" in found
+    assert "bench run" not in found  # no file is known to run
+
+
+def test_a_section_a_metric(tmp_path: Path) -> None:
+    folder = records.make(tmp_path / "r", [Cell("ddim", n) for n in (5, 10)], metrics=("fid", "fd"))
+    found = build(folder, tmp_path / "out").read_text()
+    headings = [line for line in found.splitlines() if line.startswith("## ")]
+    assert headings[:2] == ["## fid", "## fd"]
+    assert found.index("(quality-vs-nfe.svg)") < found.index("(quality-vs-nfe-fd.svg)")
+
+
+def test_seeds_and_settings_together(tmp_path: Path) -> None:
+    cells = [
+        replace(cell, seed=seed, samples=samples)
+        for cell in records.quickstart((5,))
+        for seed in (0, 1)
+        for samples in (1000, 5000)
+    ]
+    found = build(records.make(tmp_path / "r", cells), tmp_path / "out").read_text()
+    assert "seeds 0, 1" in found
+    assert " ± " in found
+    assert "fd_cifar, for 1,000 samples; 5,000 samples, as said below." in found

@@ -1,0 +1,160 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.report import frame
+from tests.report import records
+from tests.report.records import Cell
+
+
+def labels(folder: Path, cells: list[Cell]) -> list[str]:
+    study = frame.read(records.make(folder, cells))
+    return list(study.cells["label"].unique())
+
+
+def test_a_label_says_only_what_varies(tmp_path: Path) -> None:
+    alone = [Cell("ddim", n, {"eta": 0.0}) for n in (5, 10)]
+    assert labels(tmp_path / "alone", alone) == ["ddim"]
+    solver = {"order": 2, "lower-order-final": "lt10"}
+    cells = [
+        records.exact(),
+        *(Cell("ddim", 5, {"eta": eta}) for eta in (0.0, 0.2, "sigma-hat")),
+        Cell("dpm-solver++", 5, solver, "logsnr"),
+    ]
+    assert labels(tmp_path / "two", cells) == [
+        "exact",
+        "ddim eta=0 (uniform)",
+        "ddim eta=0.2 (uniform)",
+        "ddim eta=sigma-hat (uniform)",
+        "dpm-solver++ 2 (logsnr)",
+    ]
+
+
+def test_a_label_says_how_grids_differ(tmp_path: Path) -> None:
+    cells = [
+        Cell("euler", 5, {}, "karras", {"rho": 7.0}),
+        Cell("euler", 5, {}, "karras", {"rho": 3.5}),
+        Cell("euler", 5, {}, "karras", {"rho": 7.0}, final="denoise"),
+    ]
+    assert labels(tmp_path, cells) == [
+        "euler final=zero (karras rho=7)",
+        "euler final=zero (karras rho=3.5)",
+        "euler final=denoise (karras rho=7)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), ("0.0", "0"), (True, "true"), ("sigma-hat", "sigma-hat"), (None, "")],
+)
+def test_plain_writes_a_parameter_as_people_do(value: object, text: str) -> None:
+    assert frame.plain(value) == text
+
+
+@pytest.mark.parametrize(
+    ("cell", "budget"),
+    [
+        (Cell("ddim", 50), 50),
+        (Cell("ddim", 50, effective=46), 50),  # duplicates dropped: still beside 50
+        (Cell("heun", 5, nfe=9, nfe_asked=10), 10),  # the budget that was asked for
+        (Cell("heun", 50, effective=46, nfe=91), 91),  # two calls a step: its own NFE
+        (Cell("ddim", 50, effective=46, nfe=47, final="denoise"), 51),
+    ],
+)
+def test_the_budget_is_what_was_asked_for(tmp_path: Path, cell: Cell, budget: int) -> None:
+    assert list(frame.read(records.make(tmp_path, [cell])).cells["budget"]) == [budget]
+
+
+def test_seeds_are_pooled_with_their_spread(tmp_path: Path) -> None:
+    cells = [Cell("ddim", 10, seed=seed) for seed in (0, 1, 2)]
+    values = {0: 1.0, 1: 2.0, 2: 4.0}
+    records.make(tmp_path, cells, of=lambda cell: records.record(cell, value=values[cell.seed]))
+    study = frame.read(tmp_path)
+    (value,) = frame.points(study.cells, "fd_cifar")["value"]
+    assert (value.mean, value.seeds, value.note) == (pytest.approx(7 / 3), 3, "")
+    assert value.sd == pytest.approx(math.sqrt(7 / 3))
+
+
+def test_a_seed_that_failed_is_left_out_and_noted(tmp_path: Path) -> None:
+    cells = [Cell("ddim", 10, seed=seed) for seed in (0, 1)]
+    records.make(
+        tmp_path,
+        cells,
+        of=lambda cell: records.failure(cell, "no luck") if cell.seed else records.record(cell),
+    )
+    (value,) = frame.points(frame.read(tmp_path).cells, "fd_cifar")["value"]
+    assert value.mean == records.quality(cells[0])
+    assert value.note == "1 of 2 seeds: failed: no luck"
+    assert math.isnan(value.sd)
+
+
+def test_one_metric_of_two_is_shown_although_the_cell_is_not_done(tmp_path: Path) -> None:
+    cell = Cell("ddim", 10)
+    records.make(
+        tmp_path, [cell], metrics=("fd_cifar", "fid"), of=lambda cell: records.record(cell)
+    )
+    study = frame.read(tmp_path)
+    values = [frame.points(study.cells, name)["value"].iloc[0] for name in study.metrics]
+    assert values[0].mean == records.quality(cell)
+    assert values[1].hole
+    assert values[1].note == "fid not computed yet"
+
+
+def test_all_serves_every_spacing(tmp_path: Path) -> None:
+    cells = frame.serve_all(frame.read(records.make(tmp_path, records.ddim_table())).cells)
+    last = cells[cells["steps"] == 1000]
+    assert sorted(last["grid"].unique()) == ["quadratic", "uniform"]
+    assert last["served"].all()
+    assert len(last) == 10  # five values of eta on two spacings, from five cells
+    assert not cells.loc[cells["steps"] != 1000, "served"].any()
+    assert (cells["sampler"] == "exact").sum() == 1
+
+
+def test_all_stays_alone_where_a_sister_has_its_own_value(tmp_path: Path) -> None:
+    cells = [Cell("ddim", 1000, {}, spacing) for spacing in ("uniform", "all")]
+    served = frame.serve_all(frame.read(records.make(tmp_path / "both", cells)).cells)
+    assert sorted(served["grid"]) == ["all", "uniform"]
+    alone = frame.serve_all(frame.read(records.make(tmp_path / "one", cells[1:])).cells)
+    assert list(alone["grid"]) == ["all"]
+
+
+def test_settings_part_what_must_not_be_compared(tmp_path: Path) -> None:
+    cosine = {**records.MODEL, "schedule": "vp-cosine"}
+    base = Cell("ddim", 10)
+    cells = [base, replace(base, samples=1000), replace(base, model=cosine), replace(base, seed=1)]
+    study = frame.read(records.make(tmp_path, cells))
+    assert [setting.name for setting in study.settings] == [
+        "model cifar10-mixture (schedule vp-linear), 5,000 samples",
+        "model cifar10-mixture (schedule vp-linear), 1,000 samples",
+        "model cifar10-mixture (schedule vp-cosine), 5,000 samples",
+    ]
+    assert [len(setting.cells) for setting in study.settings] == [2, 1, 1]
+
+
+def test_the_csv_has_a_row_a_cell_at_full_precision(tmp_path: Path) -> None:
+    value = 0.1 + 0.2
+    cells = [Cell("ddim", 10, {"eta": 0.0}), Cell("ddim", 20, {"eta": 0.0})]
+    records.make(
+        tmp_path,
+        cells,
+        of=lambda cell: records.record(cell, value=value) if cell.steps == 10 else None,
+    )
+    table = frame.tidy(frame.read(tmp_path))
+    assert list(table["key"]) == [cell.key for cell in cells]
+    assert list(table["status"]) == ["done", "missing"]
+    assert table["metric.fd_cifar"][0] == value
+    assert list(table["label"]) == ["ddim 10", "ddim 20"]
+    assert list(table["configuration"]) == ["ddim", "ddim"]
+    assert "nfe_asked" not in table  # nothing in it
+    assert repr(value) in table.to_csv()
+
+
+def test_order_is_that_of_the_sweep_not_of_the_names(tmp_path: Path) -> None:
+    cells = [Cell(name, 5) for name in ("heun", "ddim", "euler")]
+    study = frame.read(records.make(tmp_path, cells))
+    points = frame.points(study.cells, "fd_cifar")
+    assert isinstance(points, pd.DataFrame)
+    assert list(points["sampler"]) == ["heun", "ddim", "euler"]

@@ -1,0 +1,158 @@
+from dataclasses import replace
+from pathlib import Path
+
+from bench.report import frame, text
+from bench.report.markdown import Scale
+from bench.report.text import Picture
+from bench.results import Result
+from tests.report import records
+from tests.report.records import Cell
+
+NOTHING = Picture(None, "No picture.")
+
+
+def said(folder: Path, values: dict[tuple[str, int], float], floor: float | None) -> list[str]:
+    cells = [Cell(sampler, steps) for sampler, steps in values]
+    records.make(
+        folder, cells, of=lambda cell: records.record(cell, value=values[cell.sampler, cell.steps])
+    )
+    exact = None if floor is None else frame.Pooled(floor, float("nan"), 1, "")
+    points = frame.points(frame.read(folder).cells, "fd_cifar")
+    return list(text.summary(points, exact, Scale()))
+
+
+def report(folder: Path) -> str:
+    study = frame.read(folder)
+    return text.report(study, dict.fromkeys(study.metrics, NOTHING), NOTHING)
+
+
+def test_summary_names_the_lowest_and_the_first_near_the_floor(tmp_path: Path) -> None:
+    values = {("ddim", 5): 13.4, ("heun", 5): 4.0, ("ddim", 10): 2.5, ("heun", 10): 1.9}
+    assert said(tmp_path, {**values, ("euler", 20): 1.0}, 1.0) == [
+        "At 5 NFE, **heun** has the lowest value, 4.00; next is ddim, 13.4, 3.4 times as high.",
+        "At 10 NFE, **heun** has the lowest value, 1.90; next is ddim, 2.50, 1.32 times as high.",
+        "At 20 NFE, **euler** has the only value, 1.00.",
+        "The floor is 1.00, the value of exact draws of the model. At most 2 times that: "
+        "heun, first at 10 NFE; euler, first at 20 NFE; no other.",
+        "Every value is a single run without an error bar: small differences may be noise.",
+    ]
+
+
+def test_summary_makes_no_claim_that_it_cannot_hold(tmp_path: Path) -> None:
+    sentences = said(tmp_path, {("ddim", 5): 4.0, ("heun", 5): 4.001}, 1.0)
+    assert sentences[0] == "At 5 NFE, **ddim** has the lowest value, 4.00; next is heun, 4.00."
+    assert sentences[1].endswith("No configuration comes below 2 times that.")
+    together = " ".join(sentences)
+    assert not any(word in together for word in ("better", "best", "significant", "wins"))
+
+
+def test_summary_says_what_really_ran(tmp_path: Path) -> None:
+    cell = Cell("heun", 5, nfe=9, nfe_asked=10)
+    points = frame.points(frame.read(records.make(tmp_path, [cell])).cells, "fd_cifar")
+    assert next(text.summary(points, None, Scale(-3))).startswith("At 10 NFE, **heun** (with 9)")
+
+
+def test_summary_of_nothing(tmp_path: Path) -> None:
+    records.make(tmp_path, [Cell("ddim", 5)], of=lambda _: None)
+    points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
+    assert list(text.summary(points, None, Scale())) == ["No cell of a sampler has a value yet."]
+
+
+def test_a_caption_holds_what_makes_numbers_comparable(tmp_path: Path) -> None:
+    cells = [Cell("ddim", 5, {}, "trailing", seed=seed) for seed in (0, 3)]
+
+    def of(cell: Cell) -> Result:
+        done = records.record(cell)
+        dirty = {"commit": "f" * 40, "dirty": True}
+        return replace(done, provenance=done.provenance | (dirty if cell.seed else {}))
+
+    study = frame.read(records.make(tmp_path, cells, of=of))
+    assert text.caption(study, study.settings[0], "fd_cifar", Scale(-3)) == (
+        "fd_cifar × 10⁻³, mean ± standard deviation over seeds; lower is better. 5,000 samples "
+        "a cell; reference cifar10-mixture; model cifar10-mixture (schedule vp-linear); "
+        "spacing trailing; seeds 0, 3; commits 0123456789, ffffffffff "
+        "(with uncommitted changes)."
+    )
+
+
+def test_the_report_opens_with_the_question_and_the_state(tmp_path: Path) -> None:
+    cells = [Cell("ddim", n, {"eta": 0.0}) for n in (5, 10, 20)]
+    outcomes = {5: records.record(cells[0]), 10: records.failure(cells[1], "boom"), 20: None}
+    records.make(tmp_path, cells, of=lambda cell: outcomes[cell.steps or 0])
+    assert report(tmp_path).splitlines()[:3] == [
+        "# Does DDIM's deterministic limit still win on a coarse grid?",
+        "",
+        "Sweep **quickstart**: 1 sampler in 1 configuration; 1 of 3 cells done, 1 failed, "
+        "1 not computed yet. Every cell at full precision: [table.csv](table.csv).",
+    ]
+
+
+def test_every_parameter_stands_in_the_list_of_configurations(tmp_path: Path) -> None:
+    params = {"order": 2, "lower-order-final": "lt10", "thresholding": False}
+    cells = [Cell("dpm-solver++", 5, params, "karras", {"rho": 7.0}, final="denoise")]
+    assert (
+        "| dpm-solver++ 2 | dpm-solver++ | lower-order-final=lt10, order=2, thresholding=false "
+        "| karras rho=7 | denoise |"
+    ) in report(records.make(tmp_path, cells))
+
+
+def test_provenance(tmp_path: Path) -> None:
+    found = report(records.make(tmp_path, records.quickstart()))
+    for line in (
+        "| Results | 25 records: 87.5 s sampling, 31.2 s features, 125 s in all |",
+        "| Numerics | cpu, float32, batches of 500, 1 thread (25 cells) |",
+        "| Hosts | node1 |",
+        "| Versions | bench 0.1.0, python 3.11.9, torch 2.9.0, numpy 2.3.0 |",
+        "| Commits | 0123456789 |",
+        "| Model digest | 77aa |",
+        "| fd_cifar: extractor digest | 9a70 |",
+        "| fd_cifar: reference digest | 4e1d |",
+        "bench run sweeps/quickstart.yaml",
+    ):
+        assert line in found.splitlines()
+
+
+def test_numbers_that_only_repeat_are_folded(tmp_path: Path) -> None:
+    table = report(records.make(tmp_path / "table", records.ddim_table()))
+    assert table.index("| η |") < table.index("<details>") < table.index("| NFE |")
+    quick = report(records.make(tmp_path / "quick", records.quickstart()))
+    assert "<details>" not in quick
+    assert quick.index("| NFE |") < quick.index("| η |")
+
+
+def test_different_sample_counts_never_share_a_table(tmp_path: Path) -> None:
+    cells = [replace(cell, samples=n) for n in (1000, 5000) for cell in records.quickstart((5,))]
+    found = report(records.make(tmp_path, cells))
+    first, second = found.split("### ")[1:3]
+    assert first.startswith("1,000 samples\n")
+    assert second.startswith("5,000 samples\n")
+    assert "5,000" not in first
+    assert first.count("| 5 |") == second.count("| 5 |") == 1
+
+
+def test_text_of_people_stays_text(tmp_path: Path) -> None:
+    evil = "Ünï, <script>alert(1)</script> | `c`\n```\n## x"
+    cells = [
+        Cell(evil, n, {"eta": evil}, model={"kind": "diffusers", "path": evil}) for n in (5, 10)
+    ]
+    records.make(
+        tmp_path,
+        cells,
+        question=evil,
+        name=evil,
+        of=lambda cell: records.record(
+            cell,
+            value=1.0,
+            **({"status": "failed", "error": evil, "metrics": {}} if cell.steps == 5 else {}),
+        ),
+    )
+    found = report(tmp_path)
+    fences = [number for number, line in enumerate(found.splitlines()) if line.startswith("```")]
+    assert len(fences) == 2  # one block, of the commands, in which nothing needs escaping
+    assert "<script" not in "\n".join(found.splitlines()[: fences[0]])
+    headings = [line for line in found.splitlines() if line.startswith("#")]
+    assert [line.split()[0] for line in headings] == ["#", "##", "##", "##", "##"]
+    shown = "Ünï, &lt;script&gt;alert(1)&lt;/script&gt; \\| \\`c\\` \\`\\`\\` \\#\\# x"
+    assert headings[0] == f"# {shown}"
+    rows = [line for line in found.splitlines() if line.startswith("| Ünï")]
+    assert [len(line.replace("\\|", "").split("|")) for line in rows] == [7]
