@@ -22,6 +22,8 @@ from uuid import uuid4
 
 from bench import atomic, process
 
+CLAIM = "claim"
+"""Name of the claim in a cell's work folder."""
 HEARTBEAT = 10.0
 """Seconds between two signs of life."""
 STALE_AFTER = 120.0

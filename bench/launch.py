@@ -14,7 +14,8 @@ from rich.console import Console
 
 from bench import atomic, chunks, executors, results
 from bench.cell import Setting, is_done
-from bench.errors import ResultError
+from bench.claim import CLAIM, holder
+from bench.errors import LaunchError
 from bench.progress import Watch
 from bench.sweep import Cell, Sweep
 
@@ -58,7 +59,7 @@ def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSum
 
     Raises:
         MetricError: Weights or statistics are missing or do not fit; nothing was sampled.
-        LaunchError: Jobs cannot be submitted.
+        LaunchError: Jobs cannot be submitted, or something stopped them before the end.
         ResultError: Something in `folder` cannot be read or written.
     """
     began = time.monotonic()
@@ -91,7 +92,7 @@ def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSum
         elif result.error is not None:
             failed.append((cell.label, result.error))
     if missing and stopped:
-        raise ResultError("\n".join(stopped))
+        raise LaunchError("\n".join(stopped))
     return RunSummary(
         done_before=len(cells) - len(todo),
         computed=len(todo) - len(failed) - len(missing),
@@ -107,7 +108,7 @@ def _settle(cell: Cell, setting: Setting, folder: Path) -> bool:
     result = results.find(folder, cell.key)
     work = chunks.folder_of(folder, cell.key)
     if is_done(cell, result, setting):
-        chunks.discard(work)  # a worker may have died between writing the record and this
+        _tidy(work)
         return True
     if result is not None:
         path = results.path_of(folder, cell.key)
@@ -115,3 +116,12 @@ def _settle(cell: Cell, setting: Setting, folder: Path) -> bool:
             atomic.make_folder(work)
             path.replace(work / EARLIER)
     return False
+
+
+def _tidy(work: Path) -> None:
+    """Removes what a worker leaves that dies between writing a record and cleaning up."""
+    chunks.discard(work)
+    atomic.clean(work)
+    claim = work / CLAIM
+    if claim.exists() and holder(claim) is None:
+        claim.unlink(missing_ok=True)

@@ -14,12 +14,10 @@ from submitit.core.utils import UncompletedJobError
 
 from bench import atomic, chunks, results
 from bench.cell import Setting, is_done, record_failure, run_cell
-from bench.claim import Claim, claimed
+from bench.claim import CLAIM, Claim, claimed
 from bench.errors import BenchError, ResultError
 from bench.sweep import Cell
 
-CLAIM = "claim"
-"""Name of the claim in a cell's work folder."""
 IDLE_CHECKPOINTS = 3
 """So often may a job be stopped without one finished chunk since the last time."""
 
@@ -41,12 +39,14 @@ def worker(folder: Path, keys: Collection[str] | None = None, *, job: str = "") 
         How many cells were computed, failed ones included.
 
     Raises:
+        MetricError: Weights or statistics are missing here.
         ResultError: Something cannot be read or written; going on would be in vain.
     """
     plan = results.read_plan(folder)
     setting = Setting.of(plan)
     rows = [row["cell"] for row in plan["cells"] if keys is None or row["key"] in keys]
     waiting = [Cell(**row) for row in rows]
+    setting.bind()  # what is missing on this machine is no fault of the cells
     computed = 0
     while True:
         waiting = [cell for cell in waiting if not is_settled(cell, setting, folder)]

@@ -15,6 +15,7 @@ from bench.metrics.registry import METRICS, MetricSpec
 from bench.models import mixture
 from bench.models.mixture import Mixture
 from bench.sweep import Sweep
+from bench.worker import Job
 
 SHAPE = (3, 4, 4)
 
@@ -42,6 +43,14 @@ FD_TINY = MetricSpec("fd_tiny", "FD", "16 random features", lambda device: TinyE
 def register() -> None:
     """Makes the metric `fd_tiny` known to this process."""
     METRICS["fd_tiny"] = FD_TINY
+
+
+class TinyJob(Job):
+    """A job in whose process `fd_tiny` is known."""
+
+    def __call__(self) -> str:
+        register()
+        return super().__call__()
 
 
 def write_mixture(path: Path, *, seed: int = 0, spoiled: bool = False) -> Path:

@@ -1,0 +1,323 @@
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from bench import cell as cells
+from bench import chunks, models, provenance, results
+from bench import fingerprint as fingerprints
+from bench.cell import Setting, is_done, run_cell
+from bench.errors import CellError
+from bench.metrics.registry import METRICS
+from bench.models import Model
+from bench.numerics import pinned
+from bench.results import Result
+from bench.samplers import REGISTRY
+from bench.sampling import Sampling
+from bench.sweep import Cell, Sweep
+from tests import fakes
+
+
+@pytest.fixture(autouse=True)
+def tiny_metric(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`fd_tiny` is known, and nothing is remembered from one test to the next."""
+    monkeypatch.setitem(METRICS, "fd_tiny", fakes.FD_TINY)
+    for cache in (cells._bound, cells._model, fingerprints.fingerprint):
+        cache.cache_clear()
+    yield
+    for cache in (cells._bound, cells._model, fingerprints.fingerprint):
+        cache.cache_clear()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return fakes.make_sweep(tmp_path)
+
+
+def one_cell(sweep: Sweep, label: str = "ddim eta=1 spacing=uniform steps=5") -> Cell:
+    return next(cell for cell in sweep.cells() if cell.label == label)
+
+
+def scores(result: Result) -> str:
+    return json.dumps(result.metrics)
+
+
+def ledger(folder: Path, cell: Cell) -> list[dict[str, Any]]:
+    path = chunks.folder_of(folder, cell.key) / chunks.LEDGER
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(count: int) -> Any:
+    """A `before_chunk` that lets `count` chunks pass."""
+    passed = iter(range(count))
+
+    def check() -> None:
+        if next(passed, None) is None:
+            raise Interrupted
+
+    return check
+
+
+def test_record_says_what_was_done(sweep: Sweep, tmp_path: Path) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    result = run_cell(cell, setting, tmp_path)
+    assert results.find(tmp_path, cell.key) == result
+    assert (result.status, result.error, result.samples) == ("done", None, 200)
+    assert result.nfe == {"declared": 5, "counted": 5}
+    assert result.steps == {"asked": 5, "effective": 5}
+    assert 0 < result.metrics["fd_tiny"]["value"] < 10
+    assert result.metrics["fd_tiny"]["n"] == 200
+    assert result.seconds["total"] >= result.seconds["sampling"] > 0
+    assert result.samples_per_second is not None
+    assert result.samples_per_second > 0
+    assert result.peak_memory_mb is not None
+    assert result.peak_memory_mb > 50
+    made_with = result.provenance
+    assert made_with["numerics"] == {"device": "cpu", "dtype": "float32", "batch": 32, "threads": 1}
+    assert len(made_with["fingerprint"]) == 6
+    assert {"commit", "dirty", "versions", "host", "time", "model_digest"} <= made_with.keys()
+    work = chunks.folder_of(tmp_path, cell.key)
+    assert sorted(path.name for path in work.iterdir()) == ["ledger.jsonl", "samples.npy"]
+    images = np.load(work / chunks.SAMPLES)
+    assert (images.dtype, images.shape) == (np.uint8, (64, *fakes.SHAPE))
+
+
+@pytest.mark.parametrize("chunks_before", [0, 1, 3, 4])
+def test_resumed_cell_has_the_same_bytes_and_computes_nothing_twice(
+    sweep: Sweep, tmp_path: Path, chunks_before: int
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    whole = run_cell(cell, setting, tmp_path / "whole")
+    if chunks_before < 4:
+        with pytest.raises(Interrupted):
+            run_cell(cell, setting, tmp_path / "parts", before_chunk=interrupt_after(chunks_before))
+    else:  # all chunks there, and no record
+        run_cell(cell, setting, tmp_path / "parts", before_chunk=interrupt_after(4))
+        results.path_of(tmp_path / "parts", cell.key).unlink()
+    parts = run_cell(cell, setting, tmp_path / "parts")
+    assert scores(parts) == scores(whole)
+    computed = [entry["chunk"] for entry in ledger(tmp_path / "parts", cell)]
+    assert computed == list(range(4)) * (2 if chunks_before == 4 else 1)
+    kept = [chunks.folder_of(tmp_path / name, cell.key) for name in ("whole", "parts")]
+    assert (kept[0] / "samples.npy").read_bytes() == (kept[1] / "samples.npy").read_bytes()
+
+
+def test_damaged_chunk_is_computed_again_and_said(
+    sweep: Sweep, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    whole = run_cell(cell, setting, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        run_cell(cell, setting, tmp_path, before_chunk=interrupt_after(3))
+    path = chunks.path_of(chunks.folder_of(tmp_path, cell.key), 1)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert scores(run_cell(cell, setting, tmp_path)) == scores(whole)
+    assert caplog.messages == [
+        f"{path} is damaged or cut short (1000 bytes). It is computed again."
+    ]
+    events = [(entry["event"], entry["chunk"]) for entry in ledger(tmp_path, cell)]
+    first = [("computed", 0), ("computed", 1), ("computed", 2)]
+    assert events == [*first, ("refused", 1), ("computed", 1), ("computed", 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"batch": 64}, "another numerics"),
+        ({"chunk": 32}, "another chunk"),
+    ],
+)
+def test_chunks_of_other_numerics_are_not_used(
+    sweep: Sweep,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: dict[str, int],
+    named: str,
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    other = replace(setting, **change)
+    with pytest.raises(Interrupted):
+        run_cell(cell, setting, tmp_path, before_chunk=interrupt_after(2))
+    result = run_cell(cell, other, tmp_path)
+    assert scores(result) == scores(run_cell(cell, other, tmp_path / "whole"))
+    assert len(caplog.messages) == 2
+    assert named in caplog.messages[0]
+
+
+def test_numerics_are_set_and_not_inherited(sweep: Sweep, tmp_path: Path) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    expected = scores(run_cell(cell, setting, tmp_path / "one"))
+    torch.set_num_threads(2)
+    with pinned(1):
+        assert torch.get_num_threads() == 1
+        assert {
+            pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
+        } == {1}
+    assert torch.get_num_threads() == 2
+    assert scores(run_cell(cell, setting, tmp_path / "two")) == expected
+
+
+def test_images_that_are_not_finite(tmp_path: Path) -> None:
+    sweep = fakes.make_sweep(tmp_path, spoiled=True)
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, setting, tmp_path)
+    assert str(caught.value) == (
+        f"Cell {cell.short} (ddim eta=1 spacing=uniform steps=5): 32 of the 32 images 0 to 31 "
+        "(chunk 0) are not finite, the first is sample 0, at model call 1 of 5 (sigma 0.999). "
+        "Look at the model's output there, or take smaller steps."
+    )
+    assert results.find(tmp_path, cell.key) is None
+
+
+def test_which_image_and_which_call_are_not_finite(sweep: Sweep) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    sound = setting.load(cell)
+
+    def pair(x: torch.Tensor, point: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        x0, eps = sound.pair(x, point)
+        if point.t < 500:
+            x0[[3, 9]] = torch.inf
+        return x0, eps
+
+    sampling = Sampling(cell, replace(sound, pair=pair), 32, "cpu")
+    with pytest.raises(CellError) as caught:
+        sampling.chunk(2, range(128, 192), {}, keep=0)
+    assert (
+        "2 of the 32 images 128 to 159 (chunk 2) are not finite, the first is sample 131, "
+        "at model call 3 of 5 (sigma 0.8"
+    ) in str(caught.value)
+
+
+def test_nfe_that_is_not_as_declared(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    lying = replace(REGISTRY["ddim"], calls=lambda steps, ends_at_zero, params: steps + 1)
+    monkeypatch.setitem(REGISTRY, "ddim", lying)
+    with pytest.raises(CellError, match="called the model 5 times and declares 6"):
+        run_cell(cell, setting, tmp_path)
+
+
+def test_exact_row_draws_from_the_model(sweep: Sweep, tmp_path: Path) -> None:
+    exact, setting = one_cell(sweep, "exact"), Setting.of(sweep.plan())
+    result = run_cell(exact, setting, tmp_path)
+    other = run_cell(one_cell(sweep), setting, tmp_path)
+    assert result.nfe == {"declared": 0, "counted": 0}
+    assert result.metrics["fd_tiny"]["value"] < 0.3 * other.metrics["fd_tiny"]["value"]
+    network: Model = replace(setting.load(exact), exact_draw=None)
+    with pytest.raises(CellError, match="the model has no exact draws"):
+        Sampling(exact, network, 32, "cpu").chunk(0, range(32), {}, keep=0)
+
+
+def test_batch_sizes_give_the_same_images() -> None:
+    """On the shipped model: 99.9 % of the pixels to 1e-4, before rounding."""
+    cell = Cell(
+        model=models.describe("cifar10-mixture").canonical(),
+        sampler="ddim",
+        params={"eta": 1.0},
+        spacing="uniform",
+        spacing_params={},
+        steps=5,
+        final="zero",
+        seed=3,
+        samples=500,
+    )
+    cell = replace(cell, params=REGISTRY["ddim"].complete(cell.params))
+    model = models.load(models.describe(cell.model), "cpu")
+
+    def images(batch: int) -> torch.Tensor:
+        sampling = Sampling(cell, model, batch, "cpu")
+        return torch.cat([sampling._sample(b)[0] for b in sampling._batches(range(500))])
+
+    with pinned(1), torch.no_grad():
+        by_500, by_100, by_32 = images(500), images(100), images(32)
+    for other in (by_100, by_32):
+        assert ((other - by_500).abs() <= 1e-4).double().mean() >= 0.999
+    assert by_500.std() > 0.1
+
+
+def test_batch_sizes_give_the_same_metrics(tmp_path: Path) -> None:
+    """Differences are below a twentieth of the spread over seeds."""
+    grid = "[{sampler: ddim, eta: 1, steps: 5}]"
+    sweep = fakes.make_sweep(tmp_path, grid=grid, samples=500, batch=500, chunk=500)
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+
+    def value(cell: Cell, **change: int) -> float:
+        setting_ = replace(setting, **change)
+        result = run_cell(cell, setting_, tmp_path / str(change))
+        return float(result.metrics["fd_tiny"]["value"])
+
+    spread = np.std([value(replace(cell, seed=seed)) for seed in range(8)], ddof=1)
+    by_500 = value(cell)
+    assert spread > 0
+    assert abs(value(cell, batch=100) - by_500) < spread / 20
+    assert abs(value(cell, batch=32, chunk=512) - by_500) < spread / 20
+
+
+def test_done_means_same_fingerprint_digests_and_metrics(sweep: Sweep, tmp_path: Path) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    result = run_cell(cell, setting, tmp_path)
+    assert is_done(cell, result, setting)
+    assert not is_done(cell, None, setting)
+    assert not is_done(cell, replace(result, status="failed"), setting)
+    assert not is_done(cell, replace(result, metrics={}), setting)
+
+    def made_with(**changes: Any) -> Result:
+        return replace(result, provenance=result.provenance | changes)
+
+    assert is_done(cell, made_with(commit="another", dirty=True, host="elsewhere"), setting)
+    assert not is_done(cell, made_with(model_digest="another"), setting)
+    moved = [x + 1e-6 for x in result.provenance["fingerprint"]]
+    assert not is_done(cell, made_with(fingerprint=moved), setting)
+    for digest in ("extractor_digest", "reference_digest"):
+        entry = result.metrics["fd_tiny"] | {digest: "another"}
+        assert not is_done(cell, replace(result, metrics={"fd_tiny": entry}), setting)
+
+
+def test_fingerprint_shows_the_samplers_arithmetic(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prints = {cell.label: fingerprints.fingerprint(cell) for cell in sweep.cells()}
+    assert len(set(prints.values())) == 5
+    cell = one_cell(sweep)
+    more = replace(cell, samples=10 * cell.samples)
+    assert fingerprints.fingerprint(more) == prints[cell.label]
+    assert fingerprints.fingerprint(replace(cell, seed=1)) != prints[cell.label]
+    ddim = REGISTRY["ddim"]
+
+    def changed(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return ddim.function(*args, **kwargs) * (1 + 1e-7)
+
+    monkeypatch.setitem(REGISTRY, "ddim", replace(ddim, function=changed))
+    fingerprints.fingerprint.cache_clear()
+    assert not chunks.same_fingerprint(fingerprints.fingerprint(cell), prints[cell.label])
+
+
+def test_fingerprint_of_a_sampler_that_diverges(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ddim = REGISTRY["ddim"]
+    broken = replace(ddim, function=lambda denoise, x, grid, noise, **_: x / 0)
+    monkeypatch.setitem(REGISTRY, "ddim", broken)
+    with pytest.raises(CellError, match="on a small Gaussian mixture in float64 the sampler ends"):
+        fingerprints.fingerprint(one_cell(sweep))
+
+
+def test_provenance_knows_the_checkout() -> None:
+    told = provenance.describe()
+    assert set(told["versions"]) == {"bench", "python", "torch", "numpy"}
+    assert told["time"].endswith("+00:00")
+    commit = told["commit"]
+    assert commit is None or len(commit) == 40
+    assert (commit is None) == (told["dirty"] is None)

@@ -1,0 +1,314 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from bench import cell as cells
+from bench import chunks, executors, launch, progress, results
+from bench import fingerprint as fingerprints
+from bench.claim import CLAIM, claimed
+from bench.errors import LaunchError, MetricError, ResultError
+from bench.launch import RunSummary
+from bench.metrics.registry import METRICS
+from bench.samplers import REGISTRY
+from bench.sweep import Sweep
+from bench.worker import Job, worker
+from tests import fakes
+from tests.kills import computed_twice, leftovers, scores, torn
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def tiny_metric(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`fd_tiny` is known, and nothing is remembered from one test to the next."""
+    monkeypatch.setitem(METRICS, "fd_tiny", fakes.FD_TINY)
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    """As a new process would begin."""
+    for cache in (cells._bound, cells._model, fingerprints.fingerprint):
+        cache.cache_clear()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    return fakes.make_sweep(tmp_path)
+
+
+def outcome(summary: RunSummary) -> tuple[int, int, int, int]:
+    return (
+        summary.done_before,
+        summary.computed,
+        len(summary.failed),
+        len(summary.missing),
+    )
+
+
+def in_background(folder: Path, results_folder: str) -> subprocess.Popen[str]:
+    """`launch.run` in a process of its own; prints the summary."""
+    script = (
+        "import sys; from pathlib import Path; from bench import launch; from tests import fakes\n"
+        "fakes.register(); folder = Path(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
+        "summary = launch.run(fakes.make_sweep(folder), folder / sys.argv[2])\n"
+        "print(summary.interrupted is None, summary.computed, len(summary.missing))"
+    )
+    command = [sys.executable, "-c", script, str(folder), results_folder]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_run_and_run_again(sweep: Sweep, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "tiny"
+    first = launch.run(sweep, folder)
+    assert outcome(first) == (0, 5, 0, 0)
+    assert first.complete
+    assert first.interrupted is None
+    before = scores(folder)
+    again = launch.run(sweep, folder)
+    assert outcome(again) == (5, 0, 0, 0)
+    assert again.seconds < 2
+    assert scores(folder) == before
+    assert leftovers(folder) == []
+    assert list(results.load(folder)["status"]) == ["done"] * 5
+    assert results.read_plan(folder) == sweep.plan()
+
+
+def test_changed_sampler_computes_its_cells_again_and_keeps_the_old_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = "[{sampler: ddim, steps: [3, 5]}, {sampler: heun, spacing: logsnr, steps: 3}]"
+    sweep = fakes.make_sweep(tmp_path, grid=grid)
+    launch.run(sweep, tmp_path / "r")
+    before = scores(tmp_path / "r")
+    ddim = REGISTRY["ddim"]
+
+    def changed(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return ddim.function(*args, **kwargs) * 1.01
+
+    monkeypatch.setitem(REGISTRY, "ddim", replace(ddim, function=changed))
+    forget()
+    assert outcome(launch.run(sweep, tmp_path / "r")) == (2, 2, 0, 0)
+    after = scores(tmp_path / "r")
+    different = {key for key in before if before[key] != after[key]}
+    assert different == {cell.key for cell in sweep.cells() if cell.sampler == "ddim"}
+    for key in different:
+        earlier = results.read(chunks.folder_of(tmp_path / "r", key) / launch.EARLIER)
+        assert json.dumps(earlier.metrics) == before[key]
+
+
+def test_failed_cells_are_records_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = "[{sampler: [ddim, heun, euler], spacing: logsnr, steps: 3}]"
+    sweep = fakes.make_sweep(tmp_path, grid=grid)
+
+    def explode(denoise: Any, x: torch.Tensor, *_: object) -> torch.Tensor:
+        for _ in range(5):
+            denoise(x, sweep.cells()[1].grid().points[0])
+        return x * torch.where(x.abs().amax(dim=(1, 2, 3), keepdim=True) > 2.5, torch.nan, 1.0)
+
+    def bug(*_: object) -> torch.Tensor:
+        raise KeyError("oops")
+
+    monkeypatch.setitem(REGISTRY, "heun", replace(REGISTRY["heun"], function=explode))
+    monkeypatch.setitem(REGISTRY, "euler", replace(REGISTRY["euler"], function=bug))
+    summary = launch.run(sweep, tmp_path / "r")
+    assert outcome(summary) == (0, 2, 2, 0)
+    assert not summary.complete
+    reasons = dict(summary.failed)
+    assert "are not finite" in reasons["heun spacing=logsnr steps=3"]
+    assert reasons["euler spacing=logsnr steps=3"].startswith("KeyError: 'oops' (test_launch.py:")
+    frame = results.load(tmp_path / "r")
+    assert list(frame["status"]) == ["done", "done", "failed", "failed"]
+    assert frame["metric.fd_tiny"].isna().tolist() == [False, False, True, True]
+
+    monkeypatch.undo()
+    monkeypatch.setitem(METRICS, "fd_tiny", fakes.FD_TINY)
+    forget()
+    assert outcome(launch.run(sweep, tmp_path / "r")) == (2, 2, 0, 0), "failures are tried again"
+
+
+def test_missing_reference_is_refused_before_anything_is_made(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "tiny.npz").unlink()
+    with pytest.raises(MetricError, match=r"There is no file .*tiny\.npz"):
+        launch.run(sweep, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_results_folder_that_is_a_file(sweep: Sweep, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("")
+    with pytest.raises(ResultError, match="is a file, not a folder"):
+        launch.run(sweep, tmp_path / "r")
+
+
+def test_record_of_a_newer_version_stops_the_run(sweep: Sweep, tmp_path: Path) -> None:
+    path = results.path_of(tmp_path, sweep.cells()[2].key)
+    path.write_text('{"format": 2}')
+    with pytest.raises(ResultError, match=r"has format 2; this version of bench reads format 1"):
+        launch.run(sweep, tmp_path)
+    assert path.read_text() == '{"format": 2}'
+
+
+def test_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        sweep = fakes.make_sweep(tmp_path, grid="[{sampler: ddim, steps: [3, 4, 5, 6, 7]}]")
+        with pytest.raises(ResultError, match="the disk is full"):
+            launch.run(sweep, disk / "r")
+        assert torn(disk) == []
+        assert list(disk.rglob(f".*{launch.atomic.SUFFIX}")) == []
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        summary = launch.run(sweep, disk / "r")
+        assert summary.complete
+        assert summary.done_before > 0
+        assert computed_twice(disk / "r") == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_cell_that_another_worker_has_is_left_to_it(sweep: Sweep, tmp_path: Path) -> None:
+    cell = sweep.cells()[3]
+    work = chunks.folder_of(tmp_path, cell.key)
+    work.mkdir(parents=True)
+    with claimed(work / CLAIM):
+        summary = launch.run(sweep, tmp_path)
+        assert outcome(summary) == (0, 4, 0, 1)
+        assert [label for label, _ in summary.missing] == [cell.label]
+    assert outcome(launch.run(sweep, tmp_path)) == (4, 1, 0, 0)
+
+
+def test_worker_by_hand(sweep: Sweep, tmp_path: Path) -> None:
+    results.write_plan(tmp_path, sweep.plan())
+    keys = [cell.key for cell in sweep.cells()[:2]]
+    assert worker(tmp_path, keys) == 2
+    assert worker(tmp_path, keys) == 0
+    assert worker(tmp_path) == 3
+
+
+def test_two_runs_at_once_share_the_work(sweep: Sweep, tmp_path: Path) -> None:
+    others = [in_background(tmp_path, "r") for _ in range(2)]
+    said = [other.communicate(timeout=120)[0].split() for other in others]
+    assert [answer[0] for answer in said] == ["ready", "ready"]
+    assert launch.run(sweep, tmp_path / "r").complete
+    assert computed_twice(tmp_path / "r") == []
+    assert scores(tmp_path / "r") == scores_undisturbed(sweep, tmp_path)
+    assert leftovers(tmp_path / "r") == []
+
+
+def scores_undisturbed(sweep: Sweep, tmp_path: Path) -> dict[str, str]:
+    launch.run(sweep, tmp_path / "undisturbed")
+    return scores(tmp_path / "undisturbed")
+
+
+def test_interrupt_leaves_a_clean_state_and_the_next_run_goes_on(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    process = in_background(tmp_path, "r")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    ledgers = (tmp_path / "r" / "work").glob("*/ledger.jsonl")
+    while not list(ledgers) and process.poll() is None:
+        ledgers = (tmp_path / "r" / "work").glob("*/ledger.jsonl")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0].split()
+    assert process.returncode == 0
+    assert said[0] == "False", "it knows that it was interrupted"
+    assert list((tmp_path / "r").glob("work/*/claim")) == []
+    assert list((tmp_path / "r").rglob(f".*{launch.atomic.SUFFIX}")) == []
+    assert torn(tmp_path / "r") == []
+    assert launch.run(sweep, tmp_path / "r").complete
+    assert computed_twice(tmp_path / "r") == []
+    assert scores(tmp_path / "r") == scores_undisturbed(sweep, tmp_path)
+
+
+def kill_many(tmp_path: Path, kills: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.kills", str(tmp_path), str(kills), "0"]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    report: dict[str, Any] = json.loads(run.stdout)
+    return report
+
+
+@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_random_kills_lose_nothing_and_double_nothing(tmp_path: Path, kills: int) -> None:
+    report = kill_many(tmp_path, kills)
+    sweeps = report.pop("sweeps")
+    nothing: list[str] = []
+    seen = {"torn": nothing, "twice": nothing, "left": nothing, "different": nothing}
+    assert report == {"kills": kills, "cells": 5, **seen}
+    assert sweeps >= 1
+
+
+def test_local_jobs_give_the_same_bytes(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "Job", fakes.TinyJob)
+    local = fakes.make_sweep(tmp_path, launch="{executor: local, workers: 2}")
+    out = io.StringIO()
+    summary = launch.run(local, tmp_path / "r", console=Console(file=out, width=200))
+    assert outcome(summary) == (0, 5, 0, 0)
+    assert "5 of 5 cells, 1,000 of 1,000 images" in out.getvalue().splitlines()[-1]
+    assert computed_twice(tmp_path / "r") == []
+    assert scores(tmp_path / "r") == scores_undisturbed(sweep, tmp_path)
+    assert leftovers(tmp_path / "r") == []
+
+
+def test_local_jobs_say_what_stopped_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the metric in the workers' processes nothing can be computed there."""
+    local = fakes.make_sweep(tmp_path, launch="{executor: local, workers: 1}")
+    with pytest.raises(LaunchError, match='no metric "fd_tiny"'):
+        launch.run(local, tmp_path / "r")
+
+
+def test_slurm_is_refused_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    sweep = fakes.make_sweep(tmp_path, launch="{executor: slurm}")
+    with pytest.raises(LaunchError) as caught:
+        launch.run(sweep, tmp_path / "r")
+    assert str(caught.value) == (
+        'The executor is "slurm", and there is no srun here. Run this on a node of the cluster, '
+        'or set "launch: {executor: local}".'
+    )
+
+
+def test_job_is_requeued_as_long_as_it_gets_on(sweep: Sweep, tmp_path: Path) -> None:
+    results.write_plan(tmp_path, sweep.plan())
+    key = sweep.cells()[1].key
+    job = Job(str(tmp_path), (key,))
+    worker(tmp_path, (key,))
+    assert [job.checkpoint() is not None for _ in range(5)] == [True] * 4 + [False]
+
+
+def test_progress_of_a_half_finished_sweep(sweep: Sweep, tmp_path: Path) -> None:
+    cells_ = sweep.cells()
+    results.write_plan(tmp_path, sweep.plan())
+    out = io.StringIO()
+    watch = progress.Watch(Console(file=out, width=200), tmp_path, cells_, sweep.chunk)
+    assert watch._line() == "0 of 5 cells, 0 of 1,000 images"
+    worker(tmp_path, [cells_[0].key, cells_[1].key])
+    work = chunks.folder_of(tmp_path, cells_[2].key)
+    work.mkdir(parents=True)
+    for index in range(4):  # the last chunk of a cell has fewer images
+        chunks.path_of(work, index).touch()
+    watch._look()
+    assert watch._line().startswith("2 of 5 cells, 600 of 1,000 images, ")
+    assert watch._line().endswith(" left")
