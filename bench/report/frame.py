@@ -291,9 +291,9 @@ def _metrics(cells: pd.DataFrame) -> Iterable[str]:
 
 
 def _reference(cells: pd.DataFrame, plan: results.Json) -> str:
-    """The reference of cells without a value, which takes no part in comparing but has a table."""
-    known = cells["reference"].dropna()
-    return str(plan.get("reference") or (known.iloc[0] if len(known) else "unknown"))
+    """The reference of cells without a value: a hole stands in the table of the others."""
+    known = cells["reference"].mode()
+    return str(known.iloc[0] if len(known) else plan.get("reference") or "unknown")
 
 
 def _settings(distinct: list[tuple[str, int, str]], cells: pd.DataFrame) -> Iterable[Setting]:

@@ -155,7 +155,7 @@ def _near_floor(good: pd.DataFrame, exact: Pooled, scale: Scale) -> str:
     return f"{said} At most {REACH:g} times that: {'; '.join(reached)}{others}."
 
 
-def _names(labels: "pd.Series[str]", most: int = 4) -> str:
+def _names(labels: "pd.Series[str]", most: int = 5) -> str:
     names = [escape(label) for label in labels]
     more = [f"{len(names) - most} more"] if len(names) > most else []
     *start, last = names[:most] + more

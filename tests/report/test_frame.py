@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from bench.report import frame
+from bench.results import Result
 from tests.report import records
 from tests.report.records import Cell
 
@@ -132,6 +133,21 @@ def test_settings_part_what_must_not_be_compared(tmp_path: Path) -> None:
         "model cifar10-mixture (schedule vp-cosine), 5,000 samples",
     ]
     assert [len(setting.cells) for setting in study.settings] == [2, 1, 1]
+
+
+def test_a_hole_stands_with_the_values_whatever_the_plan_calls_the_reference(
+    tmp_path: Path,
+) -> None:
+    cells = [Cell("ddim", n) for n in (5, 10)]
+
+    def of(cell: Cell) -> Result | None:
+        done = records.record(cell)
+        entry = {**done.metrics["fd_cifar"], "reference": "the name inside the file"}
+        return replace(done, metrics={"fd_cifar": entry}) if cell.steps == 5 else None
+
+    (setting,) = frame.read(records.make(tmp_path, cells, of=of)).settings
+    assert setting.reference == "the name inside the file"
+    assert len(setting.cells) == 2
 
 
 def test_the_csv_has_a_row_a_cell_at_full_precision(tmp_path: Path) -> None:
