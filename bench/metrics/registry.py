@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -25,6 +25,9 @@ from bench.metrics.images import QUANTISER
 from bench.metrics.moments import Moments
 from bench.metrics.protocol import Extractor
 from bench.metrics.reference import Reference
+
+if TYPE_CHECKING:
+    from bench.metrics.inception import Inception
 
 Record = dict[str, Any]
 """A metric in the record of a cell: value, n, reference, reference_digest, extractor,
@@ -65,13 +68,13 @@ def _cifar(device: str) -> Extractor:
 
 
 @cache
-def _open_inception(path: Path, device: str) -> Extractor:
+def _open_inception(path: Path, device: str) -> "Inception":
     from bench.metrics.inception import Inception
 
     return Inception(path, device)
 
 
-def _inception(device: str) -> Extractor:
+def _inception(device: str) -> "Inception":
     from bench.metrics.inception import find_weights
 
     return _open_inception(find_weights(), device)
@@ -81,7 +84,7 @@ def _published_inception(device: str) -> Extractor:
     from bench.metrics.inception import FILE, PUBLISHED, find_weights
 
     extractor = _inception(device)
-    if not extractor.digest.startswith(PUBLISHED):
+    if not extractor.published:
         raise MetricError(
             f"The Inception weights at {find_weights()} are not the published ones: their sha256 "
             f"begins with {extractor.digest[:8]}, not {PUBLISHED}. Put {FILE} there, or ask for "
