@@ -12,15 +12,16 @@ A record, key by key (format 1):
     cell                what determines the images, exactly as `Cell.canonical()` gives it
     status              "done" or "failed"
     error               null, or the reason of the failure in a sentence
-    metrics             {name: {value, n, reference, reference_digest, extractor_digest}};
-                        empty if failed, never a sentinel number
+    metrics             {name: {value, n, reference, reference_digest, extractor,
+                        extractor_digest, quantiser, notes}}; empty if failed, never a sentinel
+                        number; notes are sentences that belong below a table with the value
     nfe                 {declared, counted}: model calls per image; counted is null if it failed
                         before the first chunk
     steps               {asked, effective}: as the sweep says, and what duplicates left of it;
                         null for exact draws
     samples             number of images behind the metrics
     seconds             {sampling, features, total}: of all chunks and the scoring, also of chunks
-                        made by an earlier, interrupted run
+                        made by an earlier, interrupted run; empty if it failed
     samples_per_second  samples / (sampling + features), or null
     peak_memory_mb      largest memory of the process or, on a GPU, of its allocator
     provenance          with what it was made; the first three are absent if it failed:
