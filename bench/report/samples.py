@@ -50,6 +50,8 @@ class _Sheet:
     rows: tuple[_Row, ...]
     budgets: tuple[int, ...]
     seed: int
+    short: bool
+    """Whether some cell ran fewer calls than the NFE that it stands under."""
     left_out: int
 
     def identity(self, study: Study) -> str:
@@ -108,10 +110,12 @@ def _sheet(study: Study) -> _Sheet | None:
     coverage = sampled.groupby("budget")["rank"].nunique()
     usual = [int(budget) for budget in coverage.index[coverage >= coverage.max() / 2]]
     budgets = tuple(dict.fromkeys([usual[0], usual[-1]])) if usual else (0,)
+    shown = sampled[sampled["budget"].isin(budgets)]
     rows = [_Row(EXACT_DRAWS, (key,) * len(budgets)) for key in exact.head(1)]
-    for _, group in sampled[sampled["budget"].isin(budgets)].groupby("rank"):
+    for _, group in shown.groupby("rank"):
         rows.append(_Row(str(group["label"].iloc[0]), tuple(_at(group, n) for n in budgets)))
-    return _Sheet(tuple(rows[:ROWS]), budgets, seed, max(len(rows) - ROWS, 0))
+    short = bool((shown["nfe"] != shown["budget"]).any())
+    return _Sheet(tuple(rows[:ROWS]), budgets, seed, short, max(len(rows) - ROWS, 0))
 
 
 def _first_done(study: Study) -> Setting | None:
@@ -151,6 +155,7 @@ def _caption(sheet: _Sheet) -> str:
     words = [
         f"Samples 0 to {SHOWN - 1} of seed {sheet.seed}. A column starts from the same noise in "
         "every row of a sampler.",
+        *(["Some rows ran a little less than the NFE above, as the tables say."] * sheet.short),
         "Building this report where the samples are absent leaves the picture as it is.",
     ]
     if sheet.left_out:
