@@ -8,6 +8,7 @@ DPM-Solver++), on a scalar mixture of two Gaussians. `test_golden.py` compares t
 the registry with `values.json` to 1e-10.
 """
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -72,7 +73,7 @@ def edm(t: str) -> Level:
 def ddim(x: mpf, levels: list[Level], noise: list[mpf], eta: str) -> mpf:
     """Eq. 12 and 16 of arXiv:2010.02502, in alpha-bar."""
     draws = iter(noise)
-    for (alpha_a, sigma_a), (alpha_b, _) in zip(levels, levels[1:], strict=False):
+    for (alpha_a, sigma_a), (alpha_b, _) in itertools.pairwise(levels):
         abar_a, abar_b = alpha_a**2, alpha_b**2
         x0, eps = denoise(x, (alpha_a, sigma_a))
         one = mpf(1) if eta == "sigma-hat" else mpf(eta)
@@ -91,7 +92,7 @@ def ddim(x: mpf, levels: list[Level], noise: list[mpf], eta: str) -> mpf:
 def ddpm(x: mpf, levels: list[Level], noise: list[mpf], variance: str, clipped: bool) -> mpf:
     """Eq. 6-7 and algorithm 2 of arXiv:2006.11239, with beta = 1 - abar_a / abar_b."""
     draws = iter(noise)
-    for (alpha_a, sigma_a), (alpha_b, _) in zip(levels, levels[1:], strict=False):
+    for (alpha_a, sigma_a), (alpha_b, _) in itertools.pairwise(levels):
         abar_a, abar_b = alpha_a**2, alpha_b**2
         beta = 1 - abar_a / abar_b
         x0, _ = denoise(x, (alpha_a, sigma_a))
@@ -113,7 +114,7 @@ def slope(x: mpf, level: Level) -> mpf:
 
 def heun(x: mpf, levels: list[Level], corrected: bool) -> mpf:
     """Algorithm 1 of arXiv:2206.00364 in xbar = x / alpha; Euler's method without correction."""
-    for a, b in zip(levels, levels[1:], strict=False):
+    for a, b in itertools.pairwise(levels):
         s_a, s_b = a[1] / a[0], b[1] / b[0]
         d = slope(x, a)
         end = x / a[0] + (s_b - s_a) * d
@@ -126,9 +127,7 @@ def heun(x: mpf, levels: list[Level], corrected: bool) -> mpf:
 def dpm_solver_pp(x: mpf, levels: list[Level], order: int, lowered: bool) -> mpf:
     """Algorithm 2 of arXiv:2211.01095; `lowered`: the last step is of order 1."""
     history: list[tuple[mpf, mpf]] = []  # (lambda, x0)
-    for i, ((alpha_a, sigma_a), (alpha_b, sigma_b)) in enumerate(
-        zip(levels, levels[1:], strict=False)
-    ):
+    for i, ((alpha_a, sigma_a), (alpha_b, sigma_b)) in enumerate(itertools.pairwise(levels)):
         x0, _ = denoise(x, (alpha_a, sigma_a))
         if sigma_b == 0 or alpha_a == 0:  # the limits of the step for infinite h
             x = alpha_b * x0 + (sigma_b / sigma_a * x if alpha_a == 0 else 0)
