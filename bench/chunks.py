@@ -13,6 +13,7 @@ A chunk is used again only if its stamp is that of the run at hand: same cell, f
 extractors and numerics. Any other chunk is refused with the reason, and computed again.
 """
 
+import errno
 import io
 import json
 import os
@@ -138,10 +139,13 @@ def note(folder: Path, event: str, **facts: Any) -> None:
     """
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
     entry = {"event": event, **facts, "time": time, "host": socket.gethostname()}
-    line = json.dumps(entry | {"pid": os.getpid()}) + "\n"
+    line = (json.dumps(entry | {"pid": os.getpid()}) + "\n").encode()
     path = folder / LEDGER
     with atomic.explained(path), path.open("ab", buffering=0) as file:
-        file.write(line.encode())  # one write of one line: lines of two processes never mix
+        size = file.tell()
+        if file.write(line) != len(line):  # the disk is full: no half line may stay
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def computed(results: Path, keys: Iterable[str] | None) -> int:

@@ -110,11 +110,9 @@ def _acquire(path: Path, owner: Owner) -> bool:
         mine.write_text(json.dumps(asdict(owner)))
     try:
         while True:
-            try:
-                os.link(mine, path)  # exclusive also on NFS, and never half a file
-                return True
-            except FileExistsError:
-                pass
+            with atomic.explained(path):
+                if _create(path, mine):
+                    return True
             text = _text(path)
             if text is None:
                 continue
@@ -125,6 +123,21 @@ def _acquire(path: Path, owner: Owner) -> bool:
         mine.unlink(missing_ok=True)
 
 
+def _create(path: Path, text: Path) -> bool:
+    """Creates the claim with the content of the file `text`, unless there is one."""
+    try:
+        os.link(text, path)  # exclusive also on NFS, and never half a file
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            with path.open("x") as file:
+                file.write(text.read_text())
+        except FileExistsError:
+            return False
+    return True
+
+
 def _remove(path: Path, judged: str) -> None:
     """Removes the claim whose text was judged stale, and no fresh one that replaced it since."""
     aside = atomic.temporary_name(path)
@@ -133,8 +146,7 @@ def _remove(path: Path, judged: str) -> None:
     except FileNotFoundError:  # another process was faster
         return
     if _text(aside) != judged:
-        with suppress(FileExistsError):
-            os.link(aside, path)
+        _create(path, aside)
     aside.unlink(missing_ok=True)
 
 

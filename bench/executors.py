@@ -153,6 +153,7 @@ class Slurm:
     def _parameters(self) -> dict[str, Any]:
         """Of sbatch, by submitit's names; what the sweep leaves out is left to the cluster."""
         launch = self._launch
+        workers = launch.workers if "workers" in launch.model_fields_set else None
         given = {
             "partition": launch.partition,
             "account": launch.account,
@@ -160,7 +161,7 @@ class Slurm:
             "gres": launch.gres,
             "constraint": launch.constraint,
             "mem": launch.mem,
-            "array_parallelism": launch.array_parallelism,
+            "array_parallelism": launch.array_parallelism or workers,
             "setup": list(launch.setup),
             "comment": launch.comment,
         }

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,19 @@ def test_every_kind_of_damage_is_seen(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(ResultError, match=r"is damaged or cut short"):
             chunks.read(tmp_path, 0, STAMP)
+
+
+def test_full_disk_leaves_no_half_line_in_the_ledger(tmp_path: Path) -> None:
+    """A real limit: the process may write 300 bytes to a file, which cuts the third line."""
+    script = (
+        "import resource, sys; from pathlib import Path; from bench import chunks\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+        "for chunk in range(9): chunks.note(Path(sys.argv[1]), 'computed', chunk=chunk)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True
+    )
+    assert "ResultError" in run.stderr
+    lines = (tmp_path / chunks.LEDGER).read_text().splitlines()
+    assert [json.loads(line)["chunk"] for line in lines] == list(range(len(lines)))
+    assert len(lines) == 2

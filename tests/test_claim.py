@@ -141,3 +141,17 @@ def test_fresh_claim_is_never_removed_for_a_stale_one(tmp_path: Path) -> None:
     claim._remove(path, judged="what it was before")
     assert path.read_text() == fresh
     assert [file.name for file in tmp_path.iterdir()] == ["claim"]
+
+
+def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    path = tmp_path / "claim"
+    with claimed(path) as held:
+        assert held is not None
+        assert not held.lost
+        with claimed(path) as second:
+            assert second is None
+    assert list(tmp_path.iterdir()) == []
