@@ -164,4 +164,5 @@ def _show(value: object) -> str:
     """A value as YAML writes it; whole numbers without a point."""
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "nothing"}[value]
-    return f"{value:g}" if isinstance(value, float) else f"{value}"
+    whole = isinstance(value, float) and value.is_integer()
+    return f"{value:.0f}" if whole else f"{value}"
