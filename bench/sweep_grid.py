@@ -210,7 +210,8 @@ def _parameters(
         owners = _owners(document, at, key, samplers, spacings)
         if owners:
             axes[key] = list(_values(document, (*at, key), value, owners))
-    for rule in [*samplers, *spacings]:
+    rules: list[Rule] = [*samplers, *spacings]
+    for rule in rules:
         for name, parameter in rule.params.items():
             if parameter.required and name not in given:
                 document.problem(
@@ -237,10 +238,11 @@ def _owners(
                 "write a row for each.",
             )
             return []
-    rules = {rule.name: rule for rule in [*samplers, *spacings]}
-    known = [*Row.model_fields, *(name for rule in rules.values() for name in rule.params)]
-    takes = "; ".join(f"{n} takes {', '.join(r.params) or 'none'}" for n, r in rules.items())
-    others = [r.name for r in [*REGISTRY.values(), *SPACINGS.values()] if key in r.params]
+    here: list[Rule] = [*samplers, *spacings]
+    everywhere: list[Rule] = [*REGISTRY.values(), *SPACINGS.values()]
+    known = [*Row.model_fields, *(name for rule in here for name in rule.params)]
+    takes = "; ".join(f"{r.name} takes {', '.join(r.params) or 'none'}" for r in here)
+    others = [r.name for r in everywhere if key in r.params]
     elsewhere = f" It is a parameter of {', '.join(others)}." if others else ""
     document.problem(
         (*at, key),

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,9 +48,13 @@ class Model:
 class ModelSpec(ABC):
     """A validated model of a sweep: everything that a grid and a key need, without weights."""
 
-    label: str
-    exact: bool
+    exact: ClassVar[bool]
     """Whether the model has exact draws."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The name for tables and messages; settings that are not usual are told with it."""
 
     @abstractmethod
     def canonical(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ class DiffusersSpec(ModelSpec):
     learned_variance: bool
     config: Path
     settings: str
-    exact = False
+    exact: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class MixtureSpec(ModelSpec):
 
     name: str
     schedule_name: str
-    exact = True
+    exact: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
