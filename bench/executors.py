@@ -1,8 +1,12 @@
 """Where the worker loop runs: in this process, in local jobs, or as an array on SLURM."""
 
+import math
+import os
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +20,8 @@ from bench.worker import Job, worker
 
 HOUR = 60
 """Minutes that a SLURM job has by default. It is requeued when they are over."""
+GRACE = 3.0
+"""Seconds that local jobs have to end by themselves after Ctrl-C."""
 NO_LIMIT = 10**6
 """For limits of submitit that would stop work that gets on."""
 
@@ -88,20 +94,25 @@ class Local:
         """See `Executor`."""
         executor = submitit.LocalExecutor(_logs(self._folder), max_num_timeout=NO_LIMIT)
         gpus = torch.cuda.device_count() if self._launch.device != "cpu" else 0
-        for index in range(min(self._launch.workers, len(self._keys))):
-            executor.update_parameters(timeout_min=NO_LIMIT)
-            if gpus:
-                executor.update_parameters(gpus_per_node=1, visible_gpus=(index % gpus,))
-            self._jobs.append(executor.submit(Job(str(self._folder), self._keys)))
+        with _stderr_to(_logs(self._folder) / "controllers.log"):
+            for index in range(min(self._launch.workers, len(self._keys))):
+                executor.update_parameters(timeout_min=NO_LIMIT)
+                if gpus:
+                    executor.update_parameters(gpus_per_node=1, visible_gpus=(index % gpus,))
+                self._jobs.append(executor.submit(Job(str(self._folder), self._keys)))
         while not all(job.done() for job in self._jobs):
             time.sleep(0.1)
         return _said(self._jobs)
 
     def interrupt(self) -> str:
         """See `Executor`."""
-        for job in self._jobs:
-            job.cancel()
+        # A terminal has sent Ctrl-C to the jobs as well; a second one would disturb their cleaning.
+        ending = time.monotonic() + GRACE
         while not all(job.done() for job in self._jobs):
+            if time.monotonic() > ending:
+                ending = math.inf
+                for job in self._jobs:
+                    job.cancel()
             time.sleep(0.1)
         return "The local workers were stopped."
 
@@ -186,6 +197,23 @@ def _array_id(jobs: Jobs) -> str:
 
 def _logs(folder: Path) -> Path:
     return folder / "work" / "logs"
+
+
+@contextmanager
+def _stderr_to(path: Path) -> Iterator[None]:
+    """Sends what processes started in the block say to a file.
+
+    submitit's controllers inherit the terminal, and would fill it with tracebacks at Ctrl-C.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def _said(jobs: Jobs) -> list[str]:

@@ -16,6 +16,9 @@ POLL = 0.5
 PLAIN_EVERY = 10.0
 """Seconds between two lines where the output is not a terminal."""
 
+SURE = 0.02
+"""Share of the work after which the time left is more than a guess."""
+
 
 class Watch:
     """Shows cells, images per second and time left while its block runs.
@@ -89,11 +92,11 @@ class Watch:
             f"{self._count - len(self._open)} of {self._count} cells, "
             f"{self._images:,} of {self._images_total:,} images"
         )
-        if work <= 0:
-            return line
-        left = elapsed * (self._work_total - self._work) / work
-        line += f", {images / elapsed:,.0f} images/s"
-        return line if not self._open else f"{line}, {_clock(left)} left"
+        if images:
+            line += f", {images / elapsed:,.0f} images/s"
+        if self._open and work > SURE * self._work_total:
+            line += f", {_clock(elapsed * (self._work_total - self._work) / work)} left"
+        return line
 
 
 def _work(cell: Cell, images: int) -> int:

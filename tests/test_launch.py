@@ -270,6 +270,7 @@ def test_local_jobs_give_the_same_bytes(
     assert leftovers(tmp_path / "r") == []
 
 
+@pytest.mark.slow
 def test_local_jobs_say_what_stopped_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the metric in the workers' processes nothing can be computed there."""
     local = fakes.make_sweep(tmp_path, launch="{executor: local, workers: 1}")

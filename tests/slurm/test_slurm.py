@@ -24,7 +24,7 @@ SETUP = Path(__file__).with_name("setup.sh")
 ROOT = Path(__file__).parents[2]
 SLURM = "{executor: slurm, comment: a test, time: 00:05:00}"
 SHORT = "[{sampler: ddim, eta: [0, 1], steps: [3, 5]}]"
-LONG = "[{sampler: ddim, spacing: uniform, steps: 1000}]"
+LONG = "[{sampler: ddim, spacing: uniform, steps: 400}]"
 
 
 @pytest.fixture(scope="module", autouse=True)
