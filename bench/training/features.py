@@ -167,15 +167,18 @@ def train_features(
 
 @torch.no_grad()
 def recalibrate(net: CifarNet, images: Tensor, count: int = 10_000, batch: int = 500) -> None:
-    """Sets the norms' statistics to their average over `count` of `images`, (N, 3, 32, 32)."""
+    """Sets the norms' statistics to their average over `count` of `images`, (N, 3, 32, 32).
+
+    The images are drawn at random: files are often sorted or interleaved by class.
+    """
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
     net.train()
-    chosen = images[:: max(1, len(images) // count)][:count]
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
     for part in torch.split(chosen, batch):
-        net(part)
+        net(images[part])
     for norm in norms:
         norm.momentum = 0.0
 
