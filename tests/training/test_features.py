@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bench.errors import TrainingError
+from bench.metrics.cifar_net import CifarNet
 from bench.metrics.extractor import CifarFeatures
 from bench.training import features
-from bench.training.features import Labelled, Recipe, orthogonal, train_features
+from bench.training.features import Labelled, Recipe, orthogonal, recalibrate, train_features
 
 TINY = Recipe(epochs=2, widths=(24, 24, 32), batch=40, part=20, small_epochs=1, adam_rate=0.02)
 
@@ -118,6 +119,23 @@ def test_orthogonal_keeps_directions_and_levels_their_sizes(shape: tuple[int, in
     # In the basis of the matrix's own singular vectors the result is diagonal.
     inside = u.T @ result @ v.T
     assert (inside - inside.diag().diag()).abs().max() < 1e-4
+
+
+def test_recalibration_sees_every_class_of_a_file_interleaved_by_class() -> None:
+    torch.manual_seed(0)
+    net = CifarNet((24, 24, 24))
+    net.set_whitening(torch.randint(0, 256, (50, 3, 32, 32)))
+    colours = torch.arange(10).view(-1, 1, 1, 1) * 25.0  # class k has brightness 25 k
+    images = (colours + torch.rand(10, 3, 32, 32)).repeat(60, 1, 1, 1)
+    means = []
+    for count in (600, 120):  # all of them; a fifth, which must not be two classes of ten
+        recalibrate(net, images, count=count, batch=60)
+        means.append(net.get_buffer("blocks.0.norm1.running_mean").clone())
+    spread = net.get_buffer("blocks.0.norm1.running_var").sqrt()
+    assert (means[0] - means[1]).abs().max() < 0.2 * spread.max()
+    recalibrate(net, images[::5], count=120, batch=60)  # what an even stride would have drawn
+    biased = net.get_buffer("blocks.0.norm1.running_mean")
+    assert (means[0] - biased).abs().max() > 0.3 * spread.max()
 
 
 def broken_npz(path: Path, **arrays: np.ndarray) -> Path:
