@@ -82,7 +82,7 @@ class NoiseSchedule(ABC):
             return self._at_t(float(t))
         level = lam if lam is not None else -math.log(s) if s and s > 0 else math.inf
         low, high = self._at_t(self.t_max).lam, self._at_t(self.t_min).lam
-        # Without a slack for infinity, which would let the clean image pass as the end of the range.
+        # No slack for infinity: it would let the clean image pass as the end of the range.
         slack = _ROUNDING * max(1.0, abs(level)) if math.isfinite(level) else 0.0
         if not low - slack <= level <= high + slack:
             raise ScheduleError(
