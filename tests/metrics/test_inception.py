@@ -90,9 +90,22 @@ def test_known_digest() -> None:
     assert FILE == "weights-inception-2015-12-05-6726825d.pth"
 
 
+class Images(torch.utils.data.Dataset[torch.Tensor]):
+    """Images as torch-fidelity takes them: one by one, without a tuple around each."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.images[index]
+
+
 @pytest.mark.slow
 def test_distance_is_that_of_the_tools_of_the_literature(
-    extractor: Inception, inception_file: Path, monkeypatch: pytest.MonkeyPatch
+    extractor: Inception, inception_file: Path
 ) -> None:
     """From the same images and weights file; torchmetrics without its default antialiasing."""
     first, second = colours(4, 10, size=32), colours(5, 10, size=32, brightness=40)
@@ -100,8 +113,8 @@ def test_distance_is_that_of_the_tools_of_the_literature(
         *(Moments.from_features(extractor(images).numpy()) for images in (first, second))
     )
     fidelity = calculate_metrics(
-        input1=torch.utils.data.TensorDataset(first),
-        input2=torch.utils.data.TensorDataset(second),
+        input1=Images(first),
+        input2=Images(second),
         feature_extractor_weights_path=str(inception_file),
         fid=True,
         cuda=False,
