@@ -76,7 +76,7 @@ class Background(threading.Thread):
 
     def wait_for_chunk(self, key: str) -> None:
         """Until the first chunk of a cell is there."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not chunks.finished(chunks.folder_of(self._folder, key)):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -103,7 +103,7 @@ def test_requeued_job_goes_on_with_its_chunks(tmp_path: Path, folder: Path) -> N
     running = slurm("squeue", "--noheader", "--array", "--format=%F_%K").split()
     for job in running:
         slurm("scontrol", "requeue", job)
-    run.join(timeout=300)
+    run.join(timeout=900)
     assert run.summary.complete
     assert computed_twice(folder) == []
     assert scores(folder) == undisturbed(tmp_path, LONG)
@@ -115,7 +115,7 @@ def test_cancelled_job_is_reported_with_its_log(tmp_path: Path, folder: Path) ->
     run = Background(sweep, folder)
     run.wait_for_chunk(cell.key)
     slurm("scancel", "--name", f"bench-{folder.name}")
-    run.join(timeout=120)
+    run.join(timeout=900)
     ((label, log),) = run.summary.missing
     assert label == cell.label
     assert "CANCELLED" in Path(log).read_text()
