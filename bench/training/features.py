@@ -4,7 +4,6 @@ Twenty epochs over the 50,000 training images, in float32 on the CPU, about 3e14
 operations (an hour and a half of one core):
 
 - the first eight epochs see images shrunk to 24 x 24, at half the cost.
-
 - convolutions by Muon (Jordan, 2024, kellerjordan.github.io/posts/muon): momentum, then the
   update is replaced by the nearest semi-orthogonal matrix; filters are rescaled to unit norm on
   average before each step. Everything else by Adam. Both learning rates fall linearly to one half
@@ -18,6 +17,9 @@ operations (an hour and a half of one core):
   weights do not depend on the number of threads.
 - after the last step the batch norms are recalibrated: their statistics become the plain average
   over training images.
+
+The shipped weights know 98.4 % of the first 5000 training images and 92.5 % of the test images
+(93.5 % over six views of each).
 
 Deterministic for a seed on one machine; an interrupted run that resumes from its checkpoint ends
 with the weights of an uninterrupted one.
