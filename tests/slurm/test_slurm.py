@@ -24,7 +24,7 @@ SETUP = Path(__file__).with_name("setup.sh")
 ROOT = Path(__file__).parents[2]
 SLURM = "{executor: slurm, comment: a test, time: 00:05:00}"
 SHORT = "[{sampler: ddim, eta: [0, 1], steps: [3, 5]}]"
-LONG = "[{sampler: ddim, spacing: uniform, steps: 400}]"
+LONG = "[{sampler: ddim, spacing: uniform, steps: 1000}]"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,9 +57,9 @@ def slurm(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def undisturbed(tmp_path: Path, grid: str) -> dict[str, str]:
+def undisturbed(tmp_path: Path, grid: str, samples: int) -> dict[str, str]:
     """The scores of a run in this process."""
-    launch.run(fakes.make_sweep(tmp_path, grid=grid), tmp_path / "inline")
+    launch.run(fakes.make_sweep(tmp_path, grid=grid, samples=samples), tmp_path / "inline")
     return scores(tmp_path / "inline")
 
 
@@ -88,7 +88,7 @@ def test_array_gives_the_same_bytes_as_this_process(tmp_path: Path, folder: Path
     assert (summary.computed, summary.failed, summary.missing) == (5, (), ())
     assert computed_twice(folder) == []
     assert leftovers(folder) == []
-    assert scores(folder) == undisturbed(tmp_path, SHORT)
+    assert scores(folder) == undisturbed(tmp_path, SHORT, 200)
     scripts = (folder / "work" / "logs").glob("*submission*.sh")
     (options,) = {script.read_text() for script in scripts}
     for option in ("--time=5", "--array=0-4%", "--job-name=bench-tiny", "a test"):
@@ -96,7 +96,7 @@ def test_array_gives_the_same_bytes_as_this_process(tmp_path: Path, folder: Path
 
 
 def test_requeued_job_goes_on_with_its_chunks(tmp_path: Path, folder: Path) -> None:
-    sweep = fakes.make_sweep(tmp_path, grid=LONG, launch=SLURM)
+    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
     cell = sweep.cells()[1]
     run = Background(sweep, folder)
     run.wait_for_chunk(cell.key)
@@ -106,22 +106,21 @@ def test_requeued_job_goes_on_with_its_chunks(tmp_path: Path, folder: Path) -> N
     run.join(timeout=900)
     assert run.summary.complete
     assert computed_twice(folder) == []
-    assert scores(folder) == undisturbed(tmp_path, LONG)
+    assert scores(folder) == undisturbed(tmp_path, LONG, 640)
 
 
 def test_cancelled_job_is_reported_with_its_log(tmp_path: Path, folder: Path) -> None:
-    sweep = fakes.make_sweep(tmp_path, grid=LONG, launch=SLURM)
+    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
     cell = sweep.cells()[1]
     run = Background(sweep, folder)
     run.wait_for_chunk(cell.key)
     slurm("scancel", "--name", f"bench-{folder.name}")
     run.join(timeout=900)
-    ((label, log),) = run.summary.missing
-    assert label == cell.label
+    log = dict(run.summary.missing)[cell.label]
     assert "CANCELLED" in Path(log).read_text()
     before = chunks.finished(chunks.folder_of(folder, cell.key))
     assert before >= 1
-    assert launch.run(fakes.make_sweep(tmp_path, grid=LONG), folder).complete
+    assert launch.run(fakes.make_sweep(tmp_path, grid=LONG, samples=640), folder).complete
     assert computed_twice(folder) == []
 
 
