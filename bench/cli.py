@@ -173,7 +173,8 @@ def run(
 ) -> None:
     """Compute the cells that are not done, then write the report.
 
-    Stopped at any moment, the same command goes on where it was.
+    Stopped at any moment, the same command goes on where it was. A report that is younger than
+    all records is left as it is.
 
     \b
     Examples:
@@ -189,9 +190,20 @@ def run(
     console = _console()
     summary = launch.run(sweep, results / sweep.name, console=console)
     _finish(console, summary, file)
-    _build(console, results / sweep.name, reports / sweep.name)
+    folder, out = results / sweep.name, reports / sweep.name
+    if _up_to_date(out, folder):
+        console.print(f"Report: {out / 'report.md'} (up to date)")
+    else:
+        _build(console, folder, out)
     if not summary.complete:
         raise typer.Exit(1)
+
+
+def _up_to_date(out: Path, folder: Path) -> bool:
+    """Whether the report in `out` is younger than the plan and every record in `folder`."""
+    report = out / "report.md"
+    newest = max(path.stat().st_mtime for path in folder.glob("*.json"))
+    return report.exists() and report.stat().st_mtime > newest
 
 
 def _on(sweep: "Sweep", executor: str) -> "Sweep":
@@ -359,7 +371,9 @@ def reference(
             bar.update(task, completed=done, total=total)
 
         if source in references.CIFAR10:
-            made = references.from_cifar10(name or source, extractor, data=data, progress=progress)
+            made = references.from_cifar10(
+                source, extractor, name=name, data=data, progress=progress
+            )
         elif source.endswith(".npz"):
             made = references.from_npz(Path(source), extractor, name=name, progress=progress)
         else:
@@ -368,6 +382,7 @@ def reference(
                 model,
                 name or Path(source).stem,
                 extractor,
+                source=source,
                 count=count,
                 device=where,
                 progress=progress,

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -34,13 +35,13 @@ class Watch:
         self._console, self._folder, self._chunk = console, folder, chunk
         self._open = {cell.key: cell for cell in cells}
         self._count = len(cells)
-        self._images_total = sum(cell.samples for cell in cells)
-        self._work_total = sum(_work(cell, cell.samples) for cell in cells)
-        self._images_closed = self._work_closed = 0
+        self._closed = _Work()
+        self._total = sum((_Work.of(cell, cell.samples) for cell in cells), _Work())
+        self._spent = {"sampling": 0.0, "features": 0.0}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._show, daemon=True)
-        self._look()
-        self._began, self._before = time.monotonic(), (self._images, self._work)
+        self._began, self._before = time.monotonic(), self._look()
+        self._now = self._before
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -50,16 +51,20 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        for key in [key for key in self._open if results.path_of(self._folder, key).exists()]:
-            cell = self._open.pop(key)
-            self._images_closed += cell.samples
-            self._work_closed += _work(cell, cell.samples)
-        self._images, self._work = self._images_closed, self._work_closed
+    def _look(self) -> "_Work":
+        """What is done by now, in finished cells and in finished chunks of the others."""
+        for key in list(self._open):
+            result = results.find(self._folder, key)
+            if result is not None:
+                cell = self._open.pop(key)
+                self._closed += _Work.of(cell, cell.samples)
+                for part in self._spent:
+                    self._spent[part] += result.seconds.get(part, 0.0)
+        done = self._closed
         for key, cell in self._open.items():
-            finished = chunks.finished(chunks.folder_of(self._folder, key)) * self._chunk
-            self._images += min(finished, cell.samples)
-            self._work += _work(cell, min(finished, cell.samples))
+            images = chunks.finished(chunks.folder_of(self._folder, key)) * self._chunk
+            done += _Work.of(cell, min(images, cell.samples))
+        return done
 
     def _show(self) -> None:
         if not self._console.is_terminal:
@@ -67,11 +72,11 @@ class Watch:
             return
         columns = (BarColumn(None), TextColumn("{task.description}"))
         with Progress(*columns, console=self._console, expand=True, transient=True) as bar:
-            task = bar.add_task(self._line(), total=self._work_total)
+            task = bar.add_task(self._line(), total=1.0)
             while not self._ended.wait(POLL):
-                self._look()
-                bar.update(task, completed=self._work, description=self._line())
-        self._look()
+                self._now = self._look()
+                bar.update(task, completed=self._share(self._now), description=self._line())
+        self._now = self._look()
         self._console.print(self._line(), highlight=False)
 
     def _show_lines(self) -> None:
@@ -79,29 +84,48 @@ class Watch:
         while not self._ended.wait(POLL):
             if time.monotonic() - shown >= PLAIN_EVERY:
                 shown = time.monotonic()
-                self._look()
+                self._now = self._look()
                 self._console.print(self._line(), highlight=False)
-        self._look()
+        self._now = self._look()
         self._console.print(self._line(), highlight=False)
 
     def _line(self) -> str:
         """'7 of 26 cells, 35,000 of 130,000 images, 2,900 images/s, 0:01:10 left'."""
         elapsed = time.monotonic() - self._began
-        images, work = self._images - self._before[0], self._work - self._before[1]
         line = (
             f"{self._count - len(self._open)} of {self._count} cells, "
-            f"{self._images:,} of {self._images_total:,} images"
+            f"{self._now.images:,} of {self._total.images:,} images"
         )
-        if images:
+        if images := self._now.images - self._before.images:
             line += f", {images / elapsed:,.0f} images/s"
-        if self._open and work > SURE * self._work_total:
-            line += f", {_clock(elapsed * (self._work_total - self._work) / work)} left"
+        share = self._share(self._now)
+        gained = share - self._share(self._before)
+        if self._open and gained > SURE:
+            line += f", {_clock(elapsed * (1 - share) / gained)} left"
         return line
 
+    def _share(self, work: "_Work") -> float:
+        """`work` as a share of all, by what calls and features took in the finished cells."""
+        calls, images = self._closed.calls, self._closed.images
+        a_call = self._spent["sampling"] / calls if calls else 1.0
+        features = self._spent["features"] / images if calls else a_call
+        total = a_call * self._total.calls + features * self._total.images
+        return (a_call * work.calls + features * work.images) / total
 
-def _work(cell: Cell, images: int) -> int:
-    """Model calls, and one more an image for its features: good enough for the time left."""
-    return images * (cell.nfe + 1)
+
+@dataclass(frozen=True)
+class _Work:
+    """Images, and model calls of one image."""
+
+    images: int = 0
+    calls: int = 0
+
+    @classmethod
+    def of(cls, cell: Cell, images: int) -> Self:
+        return cls(images, images * cell.nfe)
+
+    def __add__(self, other: Self) -> "_Work":
+        return _Work(self.images + other.images, self.calls + other.calls)
 
 
 def _clock(seconds: float) -> str:

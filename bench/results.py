@@ -120,8 +120,11 @@ def read_all(folder: Path) -> dict[str, Result]:
 
 
 def write_plan(folder: Path, plan: Json) -> None:
-    """Writes what `Sweep.plan()` gives to `sweep.json`."""
-    atomic.write_text(folder / PLAN, json.dumps(plan, indent=1, allow_nan=False) + "\n")
+    """Writes what `Sweep.plan()` gives to `sweep.json`, unless that is what it holds."""
+    path, text = folder / PLAN, json.dumps(plan, indent=1, allow_nan=False) + "\n"
+    # Its time of change tells whether a report is older than what it reports.
+    if not path.exists() or path.read_text() != text:
+        atomic.write_text(path, text)
 
 
 def read_plan(folder: Path) -> Json:
@@ -171,8 +174,9 @@ def load(folder: Path) -> "pd.DataFrame":
     that are there. Columns: key, label, status (done, failed, missing), reason, model, sampler,
     spacing, final, steps, steps_effective, nfe, nfe_asked, seed, samples, `param.<name>` for
     every parameter of a sampler, `spacing.<name>` for those of a spacing, `metric.<name>`,
-    reference, seconds, seconds_sampling, seconds_features, samples_per_second, peak_memory_mb,
-    model_digest, device, dtype, batch, threads, commit, dirty, host, time.
+    `notes.<name>` where a metric's record has notes, reference, seconds, seconds_sampling,
+    seconds_features, samples_per_second, peak_memory_mb, model_digest, device, dtype, batch,
+    threads, commit, dirty, host, time.
 
     A cell whose record lacks a metric that the plan asks for is missing, with that reason.
 
@@ -257,6 +261,12 @@ def _row(planned: Json, result: Result | None, asked: Iterable[str]) -> Json:
     if result is None:
         return row | {"status": "missing", "reason": "not computed yet"}
     row |= {f"metric.{name}": entry["value"] for name, entry in result.metrics.items()}
+    # Empty lists leave no column: most sweeps have nothing to note.
+    row |= {
+        f"notes.{name}": "; ".join(entry["notes"])
+        for name, entry in result.metrics.items()
+        if entry.get("notes")
+    }
     row |= {"status": result.status, "reason": result.error}
     absent = [name for name in asked if name not in result.metrics]
     if absent and result.status == "done":

@@ -148,6 +148,7 @@ def test_run_computes_then_finds_everything_done(
 
     second = bench(capsys, "run", sweep_file)
     assert "0 cells computed, 3 done before, 0 failed" in second.out
+    assert second.out.endswith("report.md (up to date)\n")
 
 
 def test_run_elsewhere(capsys: pytest.CaptureFixture[str], sweep_file: Path) -> None:

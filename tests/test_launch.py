@@ -310,6 +310,6 @@ def test_progress_of_a_half_finished_sweep(sweep: Sweep, tmp_path: Path) -> None
     work.mkdir(parents=True)
     for index in range(4):  # the last chunk of a cell has fewer images
         chunks.path_of(work, index).touch()
-    watch._look()
+    watch._now = watch._look()
     assert watch._line().startswith("2 of 5 cells, 600 of 1,000 images, ")
     assert watch._line().endswith(" left")

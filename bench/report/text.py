@@ -123,7 +123,8 @@ def caption(study: Study, setting: Setting, metric: str, scale: Scale) -> str:
     what = f"{escape(metric)} {scale.words}".strip()
     if len(seeds) > 1:
         what += ", mean ± standard deviation over seeds"
-    return f"{what}; lower is better. {escape('; '.join(words))}."
+    notes = _distinct(done[f"notes.{metric}"]) if f"notes.{metric}" in done else []
+    return f"{what}; lower is better. {escape('; '.join([*words, *notes]))}."
 
 
 def _lowest(budget: int, at: pd.DataFrame, scale: Scale) -> str:

@@ -156,3 +156,15 @@ def test_text_of_people_stays_text(tmp_path: Path) -> None:
     assert headings[0] == f"# {shown}"
     rows = [line for line in found.splitlines() if line.startswith("| Ünï")]
     assert [len(line.replace("\\|", "").split("|")) for line in rows] == [7]
+
+
+def test_a_caption_carries_the_notes_of_a_metric(tmp_path: Path) -> None:
+    note = "the reference is of only 100 images"
+
+    def of(cell: Cell) -> Result:
+        done = records.record(cell)
+        entry = done.metrics["fd_cifar"] | {"notes": [note]}
+        return replace(done, metrics={"fd_cifar": entry})
+
+    study = frame.read(records.make(tmp_path, [Cell("ddim", 5), Cell("ddim", 10)], of=of))
+    assert text.caption(study, study.settings[0], "fd_cifar", Scale()).endswith(f"; {note}.")
