@@ -35,7 +35,7 @@ class Watch:
         self._console, self._folder, self._chunk = console, folder, chunk
         self._open = {cell.key: cell for cell in cells}
         self._count = len(cells)
-        self._closed = _Work()
+        self._closed, self._timed = _Work(), _Work()
         self._total = sum((_Work.of(cell, cell.samples) for cell in cells), _Work())
         self._spent = {"sampling": 0.0, "features": 0.0}
         self._ended = threading.Event()
@@ -58,8 +58,10 @@ class Watch:
             if result is not None:
                 cell = self._open.pop(key)
                 self._closed += _Work.of(cell, cell.samples)
-                for part in self._spent:
-                    self._spent[part] += result.seconds.get(part, 0.0)
+                if result.status == "done":
+                    self._timed += _Work.of(cell, cell.samples)
+                    for part in self._spent:
+                        self._spent[part] += result.seconds[part]
         done = self._closed
         for key, cell in self._open.items():
             images = chunks.finished(chunks.folder_of(self._folder, key)) * self._chunk
@@ -106,7 +108,7 @@ class Watch:
 
     def _share(self, work: "_Work") -> float:
         """`work` as a share of all, by what calls and features took in the finished cells."""
-        calls, images = self._closed.calls, self._closed.images
+        calls, images = self._timed.calls, self._timed.images
         a_call = self._spent["sampling"] / calls if calls else 1.0
         features = self._spent["features"] / images if calls else a_call
         total = a_call * self._total.calls + features * self._total.images

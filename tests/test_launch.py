@@ -17,6 +17,7 @@ from rich.console import Console
 from bench import cell as cells
 from bench import chunks, executors, launch, progress, results
 from bench import fingerprint as fingerprints
+from bench.cell import record_failure
 from bench.claim import CLAIM, claimed
 from bench.errors import LaunchError, MetricError, ResultError
 from bench.launch import RunSummary
@@ -305,7 +306,8 @@ def test_progress_of_a_half_finished_sweep(sweep: Sweep, tmp_path: Path) -> None
     out = io.StringIO()
     watch = progress.Watch(Console(file=out, width=200), tmp_path, cells_, sweep.chunk)
     assert watch._line() == "0 of 5 cells, 0 of 1,000 images"
-    worker(tmp_path, [cells_[0].key, cells_[1].key])
+    worker(tmp_path, [cells_[0].key])
+    record_failure(cells_[1], tmp_path, "for a reason")
     work = chunks.folder_of(tmp_path, cells_[2].key)
     work.mkdir(parents=True)
     for index in range(4):  # the last chunk of a cell has fewer images
