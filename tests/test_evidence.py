@@ -7,10 +7,16 @@ that no unit test sees shows here as a table in another order.
 from pathlib import Path
 from statistics import stdev
 
+import numpy as np
 import pytest
+import yaml
 
-from bench import launch, results
+from bench import launch, report, results
+from bench.metrics import reference
+from bench.metrics.registry import METRICS
 from bench.sweep import parse
+from tests import inception_file
+from tests.models.test_diffusers import write_folder
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +46,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Values:
         """
 samples: 2000
 grid:
-  - {sampler: ddim, eta: [0, 1], spacing: uniform, steps: [5, 10, 200]}
+  - {sampler: ddim, eta: [0, 1], spacing: uniform, steps: [5, 10]}
   - {sampler: dpm-solver++, order: 2, spacing: logsnr, steps: [10, 50]}
   - {sampler: heun, spacing: [trailing, quadratic], steps: 60}
   - {sampler: ddim, eta: [0, 1], spacing: quadratic, steps: 200}
@@ -92,3 +98,36 @@ def test_batch_size_moves_the_metric_by_less_than_a_twentieth_of_its_spread(
         for batch, chunk in ((32, 320), (100, 500), (500, 500))
     ]
     assert max(by_batch) - min(by_batch) < spread / 20
+
+
+def test_the_cluster_sweep_is_walked_with_a_random_network_and_random_inception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sweeps/cifar10-fid.yaml through the real loaders of both files, small and in this process."""
+    weights = tmp_path / "inception.pth"
+    inception_file.write(weights)
+    monkeypatch.setenv("BENCH_INCEPTION", str(weights))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", arr_0=pictures)
+    extractor = METRICS["fd_inception"].extractor("cpu")
+    built = reference.from_npz(tmp_path / "images.npz", extractor, name="cifar10-train")
+    reference.save(reference.place(built.name, extractor), built)
+
+    shipped = yaml.safe_load((Path(__file__).parents[1] / "sweeps/cifar10-fid.yaml").read_text())
+    network = write_folder(tmp_path / "network", flat=True)
+    small = {
+        "model": {"kind": "diffusers", "path": str(network)},
+        "samples": 4,
+        "metrics": ["fd_inception"],  # random weights do not give a FID
+        "launch": {"executor": "inline"},
+    }
+    shipped["grid"][0]["steps"] = [10]
+    shipped["grid"][1]["eta"] = [0]
+    sweep = parse(yaml.safe_dump(shipped | small))
+    assert launch.run(sweep, tmp_path / "results").complete
+    frame = results.load(tmp_path / "results")
+    assert len(frame) == 11
+    assert frame["metric.fd_inception"].gt(0).all()
+    text = report.build(tmp_path / "results", tmp_path / "report").read_text()
+    assert "are not the published ones: this is not a FID" in text
