@@ -27,6 +27,7 @@ metrics: [fd_cifar]
 reference: cifar10-mixture
 launch: {executor: inline}
 """
+FLOW_FROM_T = "heun spacing=karras rho=7 steps=60"
 Values = dict[str, float]
 
 
@@ -48,8 +49,8 @@ samples: 2000
 grid:
   - {sampler: ddim, eta: [0, 1], spacing: uniform, steps: [5, 10]}
   - {sampler: dpm-solver++, order: 2, spacing: logsnr, steps: [10, 50]}
-  - {sampler: heun, spacing: [trailing, quadratic], steps: 60}
-  - {sampler: ddim, eta: [0, 1], spacing: quadratic, steps: 200}
+  - {sampler: heun, spacing: [karras, quadratic], steps: 60}
+  - {sampler: ddim, spacing: quadratic, steps: 200}
 """,
     )
 
@@ -57,7 +58,7 @@ grid:
 def test_the_deterministic_limit_wins_on_a_coarse_grid(table: Values) -> None:
     for steps in (5, 10):
         deterministic = table[f"ddim eta=0 spacing=uniform steps={steps}"]
-        assert 1.2 * deterministic < table[f"ddim eta=1 spacing=uniform steps={steps}"]
+        assert 1.1 * deterministic < table[f"ddim eta=1 spacing=uniform steps={steps}"]
 
 
 def test_second_order_wins_at_ten_calls(table: Values) -> None:
@@ -66,21 +67,16 @@ def test_second_order_wins_at_ten_calls(table: Values) -> None:
 
 
 def test_grids_from_T_to_zero_come_down_to_the_exact_floor(table: Values) -> None:
-    for label in (
-        "dpm-solver++ order=2 spacing=logsnr steps=50",
-        "heun spacing=trailing steps=60",
-    ):
-        assert table[label] < 1.3 * table["exact"]
+    for label in ("dpm-solver++ order=2 spacing=logsnr steps=50", FLOW_FROM_T):
+        assert table[label] < 1.1 * table["exact"]
 
 
-def test_a_start_at_index_800_costs_deterministic_samplers_what_the_exact_flow_loses(
-    table: Values,
-) -> None:
-    # Heun with 60 steps is the flow from that start, to a few percent of its distance.
+def test_a_start_at_index_800_costs_what_the_exact_flow_from_there_loses(table: Values) -> None:
+    # Heun with 60 steps is the flow, to a few percent of its distance; equal seeds make the two
+    # starts a pair.
     flow = table["heun spacing=quadratic steps=60"]
-    assert flow > 1.5 * table["exact"]
-    assert table["ddim eta=0 spacing=quadratic steps=200"] == pytest.approx(flow, rel=0.3)
-    assert table["ddim eta=1 spacing=quadratic steps=200"] < flow
+    assert table[FLOW_FROM_T] < flow
+    assert table["ddim eta=0 spacing=quadratic steps=200"] == pytest.approx(flow, rel=0.15)
 
 
 def test_batch_size_moves_the_metric_by_less_than_a_twentieth_of_its_spread(
