@@ -7,6 +7,7 @@ from torch import Tensor
 from bench.diffusion.denoiser import Denoiser, Pair, clip_x0, from_network, to_pair
 from bench.diffusion.schedule import Point, make_schedule
 from bench.errors import ModelError
+from tests.samplers.exact import target
 
 SHAPE = (3, 2, 4, 4)
 
@@ -15,17 +16,6 @@ def clean_and_noise(dtype: torch.dtype = torch.float64) -> Pair:
     generator = torch.Generator().manual_seed(0)
     x0 = 2 * torch.rand(SHAPE, generator=generator, dtype=torch.float64) - 1
     return x0.to(dtype), torch.randn(SHAPE, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def target(parametrisation: str, x0: Tensor, eps: Tensor, point: Point) -> Tensor:
-    """What a perfect network of that kind gives."""
-    return {
-        "eps": eps,
-        "x0": x0,
-        "v": point.alpha * eps - point.sigma * x0,
-        "score": -eps / point.sigma,
-        "velocity": eps - x0,
-    }[parametrisation]
 
 
 @pytest.mark.parametrize("parametrisation", ["eps", "x0", "v", "score", "velocity"])

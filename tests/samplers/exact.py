@@ -18,6 +18,17 @@ SHAPE = (4, 1, 1)
 """Of the images of these models: four channels, each with its own mean and variance."""
 
 
+def target(parametrisation: str, x0: Tensor, eps: Tensor, point: Point) -> Tensor:
+    """What a perfect network of that kind gives."""
+    return {
+        "eps": eps,
+        "x0": x0,
+        "v": point.alpha * eps - point.sigma * x0,
+        "score": -eps / point.sigma,
+        "velocity": eps - x0,
+    }[parametrisation]
+
+
 @cache  # a test of 1000 steps would spend most of its time on these
 def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)

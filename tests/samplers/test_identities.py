@@ -11,7 +11,7 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point, make_schedule
 from bench.diffusion.spacing import FINALS, Final, TimeGrid, make_grid
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import SHAPE, Blobs, Gaussian, grid_at
+from tests.samplers.exact import SHAPE, Blobs, Gaussian, grid_at, target
 
 # Spacings by schedule: all that are defined there.
 GRIDS = [
@@ -141,13 +141,7 @@ def test_a_vp_model_and_its_ve_rescaling_give_the_same_images(
 def test_what_the_network_predicts_does_not_matter(name: str, parametrisation: str) -> None:
     def predict(x: Tensor, point: Point) -> Tensor:
         x0, eps = Blobs().pair(x, point)
-        return {
-            "eps": eps,
-            "x0": x0,
-            "v": point.alpha * eps - point.sigma * x0,
-            "score": -eps / point.sigma,
-            "velocity": eps - x0,
-        }[parametrisation]
+        return target(parametrisation, x0, eps, point)
 
     grid = make_grid(make_schedule("vp-linear"), "logsnr", 12)
     noise = Noise(1, range(5), SHAPE, dtype=torch.float64)
