@@ -97,9 +97,10 @@ class Course:
             top = self.left(top)
         within = nfe if top is None else min(nfe, self.nfe(top))
         best = self.sampler.steps_for(within, self.final, self.params)
-        top = best + 1 if top is None else top
-        below = next((n for n in range(best, 0, -1) if self.asking(n)), None)
-        above = next((n for n in range(best + 1, top + 1) if self.asking(n)), None)
+        fewest = self.sampler.min_steps(self.params)
+        top = max(best + 1, fewest) if top is None else top
+        below = next((n for n in range(best, fewest - 1, -1) if self.asking(n)), None)
+        above = next((n for n in range(max(best + 1, fewest), top + 1) if self.asking(n)), None)
         return below, above
 
 
@@ -324,7 +325,7 @@ def _steps(
                 "one of them.",
             )
         else:
-            course.left(fixed)  # does the grid exist?
+            _enough(document, course, place, fixed)
         return fixed
     if row.nfe:
         return _steps_for_nfe(document, row, course, place, budget)
@@ -342,8 +343,22 @@ def _steps(
             f"trained steps: expected at most {most} with final: {course.final}.",
         )
         return None
-    course.left(budget)
+    _enough(document, course, place, budget)
     return budget
+
+
+def _enough(document: Document, course: Course, place: Keys, steps: int) -> None:
+    """Whether the grid exists and has as many steps as the sampler takes; else a problem.
+
+    Raises:
+        ScheduleError: the schedule does not admit the spacing.
+    """
+    left, fewest = course.left(steps), course.sampler.min_steps(course.params)
+    if left < fewest:
+        document.problem(
+            place,
+            f"{document.found(place)}; {course} has {left} steps then and takes at least {fewest}.",
+        )
 
 
 def _steps_for_nfe(

@@ -7,17 +7,19 @@ from the signature. Facts are checked: a declared NFE must equal the counted one
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.spacing import Final, TimeGrid
-from bench.errors import SweepError, nearest
+from bench.errors import ScheduleError, SweepError, nearest
 from bench.parameters import Parameter, Value, as_keywords, complete, parameters_of
 
 Params = Mapping[str, Value]
 SamplerFunction = Callable[..., Tensor]
+T = TypeVar("T", bool, int)
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,12 @@ class Sampler:
     Attributes:
         name: as written in sweeps.
         family: group in the documentation's table.
-        order: global order of convergence with the published start-up, by its parameters.
+        order: global order of convergence with the published start-up, by its parameters; of a
+            stochastic sampler, the weak order.
+        formula_order: order of a step's formula with an exact history, by its parameters.
         stochastic: whether it draws noise along the way, by its parameters.
         calls: NFE of n steps, given whether the grid ends at sigma = 0, by its parameters.
+        min_steps: the smallest number of steps it takes, by its parameters.
         paper: authors, year, arXiv id, equation or algorithm.
         summary: the first sentence of its docstring.
         params: YAML name -> parameter.
@@ -38,8 +43,10 @@ class Sampler:
     name: str
     family: str
     order: Callable[[Params], int]
+    formula_order: Callable[[Params], int]
     stochastic: Callable[[Params], bool]
     calls: Callable[[int, bool, Params], int]
+    min_steps: Callable[[Params], int]
     paper: str
     summary: str
     function: SamplerFunction
@@ -54,12 +61,10 @@ class Sampler:
         return self.calls(steps, final == "zero", params) + (final == "denoise")
 
     def steps_for(self, nfe: int, final: Final, params: Params) -> int:
-        """The largest number of steps that costs at most `nfe` calls; 0 if one step costs more."""
+        """The largest number of steps that costs at most `nfe` calls; 0 if the fewest cost more."""
         # Every step costs at least a call and NFE rises with the steps.
-        steps = nfe
-        while steps > 0 and self.nfe(steps, final, params) > nfe:
-            steps -= 1
-        return steps
+        fewest = self.min_steps(params)
+        return next((n for n in range(nfe, fewest - 1, -1) if self.nfe(n, final, params) <= nfe), 0)
 
 
 REGISTRY: dict[str, Sampler] = {}
@@ -72,7 +77,9 @@ def sampler(
     paper: str,
     order: int | Callable[[Params], int],
     stochastic: bool | Callable[[Params], bool],
+    formula_order: int | Callable[[Params], int] | None = None,
     calls: Callable[[int, bool, Params], int] = lambda steps, ends_at_zero, params: steps,
+    min_steps: int | Callable[[Params], int] = 1,
 ) -> Callable[[SamplerFunction], SamplerFunction]:
     """Register a sampler function under `name`; see `Sampler` for the facts.
 
@@ -86,9 +93,11 @@ def sampler(
         REGISTRY[name] = Sampler(
             name=name,
             family=family,
-            order=order if callable(order) else lambda params: order,
-            stochastic=stochastic if callable(stochastic) else lambda params: stochastic,
+            order=_fact(order),
+            formula_order=_fact(order if formula_order is None else formula_order),
+            stochastic=_fact(stochastic),
             calls=calls,
+            min_steps=_fact(min_steps),
             paper=paper,
             summary=(function.__doc__ or "").strip().splitlines()[0],
             function=function,
@@ -97,6 +106,10 @@ def sampler(
         return function
 
     return register
+
+
+def _fact(value: T | Callable[[Params], T]) -> Callable[[Params], T]:
+    return value if callable(value) else lambda params: value
 
 
 def get(name: str) -> Sampler:
@@ -126,7 +139,15 @@ def sample(
 
     `params` are in canonical form; `final` says how `grid` was made to end ("denoise" adds one
     call that returns x0 there).
+
+    Raises:
+        ScheduleError: the grid has fewer steps than the sampler takes.
     """
+    fewest = chosen.min_steps(params)
+    if len(grid) < fewest:
+        raise ScheduleError(
+            f"{chosen.name} takes at least {fewest} steps; the grid has {len(grid)}."
+        )
     start = grid.points[0]
     x = grid.schedule.prior_std(start) * noise()
     x = chosen.function(denoise, x, grid, noise, **as_keywords(params))

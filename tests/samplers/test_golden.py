@@ -1,4 +1,4 @@
-"""Samplers against golden/values.json, made by golden/make.py from the papers in mpmath."""
+"""Samplers against the values of golden/, made by golden/make.py from the papers in mpmath."""
 
 import json
 from pathlib import Path
@@ -13,28 +13,32 @@ from bench.diffusion.spacing import TimeGrid
 from bench.samplers.registry import REGISTRY, get, sample
 from tests.samplers.exact import Blobs, GivenNoise
 
-VALUES = json.loads((Path(__file__).parent / "golden" / "values.json").read_text("utf-8"))
+FILES = sorted((Path(__file__).parent / "golden").glob("*.json"))
+VALUES = [json.loads(path.read_text("utf-8")) for path in FILES]
+CASES = [(values, case) for values in VALUES for case in values["cases"]]
 
 
 def label(case: dict[str, Any]) -> str:
     return " ".join(map(str, [case["sampler"], *case["params"].values(), case["schedule"]]))
 
 
-@pytest.mark.parametrize("case", VALUES["cases"], ids=label)
-def test_reproduces_the_independent_derivation(case: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("values", "case"), CASES, ids=[label(case) for _, case in CASES])
+def test_reproduces_the_independent_derivation(
+    values: dict[str, Any], case: dict[str, Any]
+) -> None:
     schedule = make_schedule(case["schedule"])
 
     def point(t: float) -> Point:
         return schedule.clean if t == schedule.clean.t else schedule.at(t=t)
 
     grid = TimeGrid(schedule, tuple(point(t) for t in case["times"]))
-    model = VALUES["model"]
+    model = values["model"]
     blobs = Blobs(
         weights=tuple(map(float, model["weights"])),
         centres=tuple((float(m),) for m in model["means"]),
         variances=tuple(map(float, model["variances"])),
     )
-    rows = [VALUES["starts"], *VALUES["noise"]]
+    rows = [values["starts"], *values["noise"]]
     draws = [
         torch.tensor([float(v) for v in row], dtype=torch.float64).view(-1, 1, 1, 1) for row in rows
     ]
@@ -49,4 +53,4 @@ def test_reproduces_the_independent_derivation(case: dict[str, Any]) -> None:
 
 
 def test_every_sampler_has_golden_values() -> None:
-    assert {case["sampler"] for case in VALUES["cases"]} == set(REGISTRY)
+    assert {case["sampler"] for _, case in CASES} == set(REGISTRY)

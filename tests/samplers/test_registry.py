@@ -13,7 +13,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import make_schedule
 from bench.diffusion.spacing import TimeGrid, make_grid
-from bench.errors import SweepError
+from bench.errors import ScheduleError, SweepError
 from bench.samplers.registry import REGISTRY, get, sample, sampler
 from tests.samplers.exact import SHAPE, Blobs
 
@@ -29,6 +29,7 @@ def halving() -> None:
         order=1,
         stochastic=lambda params: params["churn"] != 0,
         calls=lambda steps, ends_at_zero, params: 3 * steps - ends_at_zero,
+        min_steps=2,
     )
     def halving(
         denoise: Denoiser,
@@ -60,9 +61,7 @@ def test_a_decorated_function_is_a_sampler_with_its_facts() -> None:
     assert not found.stochastic({"churn": 0.0})
     assert found.stochastic({"churn": 0.5})
     assert [found.nfe(4, final, {}) for final in ("zero", "sigma-min", "denoise")] == [11, 12, 13]
-    assert [found.steps_for(nfe, "zero", {}) for nfe in (0, 1, 2, 4, 5, 6, 11)] == [
-        *(0, 0, 1, 1, 2, 2, 4),
-    ]
+    assert [found.steps_for(nfe, "zero", {}) for nfe in (0, 2, 4, 5, 6, 11)] == [0, 0, 0, 2, 2, 4]
 
 
 @pytest.mark.usefixtures("halving")
@@ -81,6 +80,16 @@ def test_sampling_starts_from_the_first_draw_at_the_schedule_s_noise() -> None:
         )
         assert torch.equal(x, std * Noise(2, range(4), SHAPE)() / 8)
         assert noise.draws == 1
+
+
+@pytest.mark.usefixtures("halving")
+def test_a_grid_of_too_few_steps_is_refused() -> None:
+    grid = make_grid(make_schedule("vp-linear"), "uniform", 1)
+    noise = Noise(2, range(4), SHAPE)
+    with pytest.raises(ScheduleError, match=r"^halving takes at least 2 steps; the grid has 1.$"):
+        sample(
+            get("halving"), Denoiser(Blobs().pair), grid, noise, final="zero", params={"churn": 0.0}
+        )
 
 
 def test_an_unknown_sampler_comes_with_the_nearest() -> None:
