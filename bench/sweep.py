@@ -42,7 +42,7 @@ from bench.models import ModelSpec
 from bench.parameters import Parameter, Value
 from bench.samplers import REGISTRY
 from bench.sweep_file import FOLDER_NAME, SLURM_ONLY, Head, Launch, Row, validated
-from bench.sweep_grid import EXACT, Items, expand, steps_left
+from bench.sweep_grid import EXACT, Items, expand, grid_of
 from bench.yaml_lines import Document
 
 __all__ = ["EXACT", "Cell", "Launch", "Sweep", "load", "parse"]
@@ -384,8 +384,8 @@ def _schedule(model: str) -> NoiseSchedule:
 
 @cache
 def _steps_left(model: str, spacing: str, steps: int, final: Final, params: Items) -> int:
-    """`steps_left` by the model's JSON: a schedule, with its betas, takes long to compare."""
-    return steps_left(_schedule(model), spacing, steps, final, params)
+    """By the model's JSON: a schedule, with its betas, takes long to compare."""
+    return len(grid_of(_schedule(model), spacing, steps, final, params))
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any, TypeVar, get_origin
 
 from bench.diffusion.schedule import NoiseSchedule
-from bench.diffusion.spacing import SPACINGS, Final, Spacing, make_grid, steps_of
+from bench.diffusion.spacing import SPACINGS, Final, Spacing, TimeGrid, make_grid, steps_of
 from bench.errors import ScheduleError, SweepError, nearest
 from bench.models import ModelSpec
 from bench.parameters import Parameter, Value
@@ -26,19 +26,19 @@ Named = TypeVar("Named", Sampler, Spacing)
 
 
 @cache
-def steps_left(
+def grid_of(
     schedule: NoiseSchedule,
     spacing: str,
     steps: int,
     final: Final,
     params: Items,
-) -> int:
-    """How many of `steps` steps remain after duplicates; a grid is built once for all its cells.
+) -> TimeGrid:
+    """See `make_grid`; a grid is built once for all its cells.
 
     Raises:
         ScheduleError: there is no such grid.
     """
-    return len(make_grid(schedule, spacing, steps, final=final, params=dict(params)))
+    return make_grid(schedule, spacing, steps, final=final, params=dict(params))
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,22 @@ class Course:
         trained = self.schedule.num_train
         return trained if trained is None or self.final == "zero" else trained - 1
 
+    def grid(self, steps: int) -> TimeGrid:
+        """The grid of `steps` steps asked for."""
+        params = tuple(self.spacing_params.items())
+        return grid_of(self.schedule, self.spacing.name, steps, self.final, params)
+
     def left(self, steps: int) -> int:
         """How many of `steps` steps remain after duplicates."""
-        params = tuple(self.spacing_params.items())
-        return steps_left(self.schedule, self.spacing.name, steps, self.final, params)
+        return len(self.grid(steps))
+
+    def check(self, steps: int) -> None:
+        """Whether the sampler runs on the grid of `steps` steps.
+
+        Raises:
+            ScheduleError: there is no such grid, or the sampler refuses it.
+        """
+        self.sampler.check(self.grid(steps), self.params)
 
     def nfe(self, left: int) -> int:
         """Calls that `left` steps make."""
@@ -325,10 +337,13 @@ def _steps(
                 "one of them.",
             )
         else:
-            _enough(document, course, place, fixed)
+            course.check(fixed)
         return fixed
     if row.nfe:
-        return _steps_for_nfe(document, row, course, place, budget)
+        steps = _steps_for_nfe(document, row, course, place, budget)
+        if steps is not None:
+            course.check(steps)
+        return steps
     if fixed is not None and budget != fixed:
         document.problem(
             place,
@@ -343,22 +358,8 @@ def _steps(
             f"trained steps: expected at most {most} with final: {course.final}.",
         )
         return None
-    _enough(document, course, place, budget)
+    course.check(budget)
     return budget
-
-
-def _enough(document: Document, course: Course, place: Keys, steps: int) -> None:
-    """Whether the grid exists and has as many steps as the sampler takes; else a problem.
-
-    Raises:
-        ScheduleError: the schedule does not admit the spacing.
-    """
-    left, fewest = course.left(steps), course.sampler.min_steps(course.params)
-    if left < fewest:
-        document.problem(
-            place,
-            f"{document.found(place)}; {course} has {left} steps then and takes at least {fewest}.",
-        )
 
 
 def _steps_for_nfe(

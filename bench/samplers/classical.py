@@ -12,8 +12,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
-from bench.errors import ScheduleError
-from bench.samplers.registry import sampler
+from bench.samplers.registry import Params, sampler
 
 
 def _euler_step(x: Tensor, x0: Tensor, eps: Tensor, a: Point, b: Point) -> Tensor:
@@ -38,6 +37,15 @@ def euler(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
     return x
 
 
+def _infinite_s(grid: TimeGrid, params: Params) -> str | None:
+    if grid.points[0].alpha > 0:
+        return None
+    return (
+        "works in s = sigma / alpha, which is infinite where this grid starts "
+        f"(t = {grid.points[0].t:g}, alpha = 0). Start the grid below it."
+    )
+
+
 @sampler(
     "heun",
     family="PF-ODE, classical",
@@ -45,18 +53,10 @@ def euler(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
     order=2,
     stochastic=False,
     calls=lambda steps, ends_at_zero, params: 2 * steps - ends_at_zero,
+    refuses=_infinite_s,
 )
 def heun(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
-    """Heun's method in s; a last step to sigma = 0 is an Euler step, as in EDM.
-
-    Raises:
-        ScheduleError: the grid starts at alpha = 0, where s is infinite.
-    """
-    if grid.points[0].alpha == 0:
-        raise ScheduleError(
-            "heun works in s = sigma / alpha, which is infinite where this grid starts "
-            f"(t = {grid.points[0].t:g}, alpha = 0). Start the grid below it."
-        )
+    """Heun's method in s; a last step to sigma = 0 is an Euler step, as in EDM."""
     for a, b in grid.steps():
         x0, eps = denoise(x, a)
         x_b = _euler_step(x, x0, eps, a, b)

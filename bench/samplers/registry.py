@@ -35,6 +35,7 @@ class Sampler:
         stochastic: whether it draws noise along the way, by its parameters.
         calls: NFE of n steps, given whether the grid ends at sigma = 0, by its parameters.
         min_steps: the smallest number of steps it takes, by its parameters.
+        refuses: why it cannot run on a grid, by its parameters; None where it can.
         paper: authors, year, arXiv id, equation or algorithm.
         summary: the first sentence of its docstring.
         params: YAML name -> parameter.
@@ -47,6 +48,7 @@ class Sampler:
     stochastic: Callable[[Params], bool]
     calls: Callable[[int, bool, Params], int]
     min_steps: Callable[[Params], int]
+    refuses: Callable[[TimeGrid, Params], str | None]
     paper: str
     summary: str
     function: SamplerFunction
@@ -59,6 +61,21 @@ class Sampler:
     def nfe(self, steps: int, final: Final, params: Params) -> int:
         """Declared NFE of `steps` steps (those that are left after duplicates)."""
         return self.calls(steps, final == "zero", params) + (final == "denoise")
+
+    def check(self, grid: TimeGrid, params: Params) -> None:
+        """Whether the sampler can run on `grid`.
+
+        Raises:
+            ScheduleError: it takes more steps, or another kind of grid.
+        """
+        fewest = self.min_steps(params)
+        if len(grid) < fewest:
+            raise ScheduleError(
+                f"{self.name} takes at least {fewest} steps; this grid has {len(grid)}."
+            )
+        reason = self.refuses(grid, params)
+        if reason:
+            raise ScheduleError(f"{self.name} {reason}")
 
     def steps_for(self, nfe: int, final: Final, params: Params) -> int:
         """The largest number of steps that costs at most `nfe` calls; 0 if the fewest cost more."""
@@ -80,6 +97,7 @@ def sampler(
     formula_order: int | Callable[[Params], int] | None = None,
     calls: Callable[[int, bool, Params], int] = lambda steps, ends_at_zero, params: steps,
     min_steps: int | Callable[[Params], int] = 1,
+    refuses: Callable[[TimeGrid, Params], str | None] = lambda grid, params: None,
 ) -> Callable[[SamplerFunction], SamplerFunction]:
     """Register a sampler function under `name`; see `Sampler` for the facts.
 
@@ -98,6 +116,7 @@ def sampler(
             stochastic=_fact(stochastic),
             calls=calls,
             min_steps=_fact(min_steps),
+            refuses=refuses,
             paper=paper,
             summary=(function.__doc__ or "").strip().splitlines()[0],
             function=function,
@@ -141,13 +160,9 @@ def sample(
     call that returns x0 there).
 
     Raises:
-        ScheduleError: the grid has fewer steps than the sampler takes.
+        ScheduleError: the sampler cannot run on the grid.
     """
-    fewest = chosen.min_steps(params)
-    if len(grid) < fewest:
-        raise ScheduleError(
-            f"{chosen.name} takes at least {fewest} steps; the grid has {len(grid)}."
-        )
+    chosen.check(grid, params)
     start = grid.points[0]
     x = grid.schedule.prior_std(start) * noise()
     x = chosen.function(denoise, x, grid, noise, **as_keywords(params))

@@ -23,7 +23,13 @@ COUNT = PIXELS[1] * PIXELS[2]
 ERRORS = 4.0
 
 # The clip is no linear map; the identity tests tie those rows to the ones here.
-LINEAR = [v for v in STOCHASTIC if not v.params.get("clip") and v.params.get("eta") != "sigma-hat"]
+LINEAR = [
+    v
+    for v in STOCHASTIC
+    if v.sampler.name in ("ddim", "ddpm")
+    and not v.params.get("clip")
+    and v.params.get("eta") != "sigma-hat"
+]
 
 
 @dataclass

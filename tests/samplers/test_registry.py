@@ -86,7 +86,7 @@ def test_sampling_starts_from_the_first_draw_at_the_schedule_s_noise() -> None:
 def test_a_grid_of_too_few_steps_is_refused() -> None:
     grid = make_grid(make_schedule("vp-linear"), "uniform", 1)
     noise = Noise(2, range(4), SHAPE)
-    with pytest.raises(ScheduleError, match=r"^halving takes at least 2 steps; the grid has 1.$"):
+    with pytest.raises(ScheduleError, match=r"^halving takes at least 2 steps; this grid has 1.$"):
         sample(
             get("halving"), Denoiser(Blobs().pair), grid, noise, final="zero", params={"churn": 0.0}
         )

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from annotated_types import Gt, Lt
+
 from bench.parameters import Parameter, Value
 from bench.samplers.registry import REGISTRY, Sampler
 
@@ -33,14 +35,29 @@ def _values(annotation: Any) -> list[Any]:
         return list(get_args(annotation))
     if origin is Annotated:
         kind, *bounds = get_args(annotation)
-        ends = [getattr(b, n) for b in bounds for n in ("ge", "gt", "le", "lt") if hasattr(b, n)]
-        low, high = min(ends), max(ends)
-        return list(range(low, high + 1)) if kind is int else [low, 0.5 * (low + high), high]
+        low, high = _range(bounds)
+        if kind is int:
+            return list(range(round(low), round(high) + 1))
+        inside = [low + share * (high - low) for share in (0.0, 0.5, 1.0)]
+        open_ends = [b.gt for b in bounds if isinstance(b, Gt)]
+        open_ends += [b.lt for b in bounds if isinstance(b, Lt)]
+        return [value for value in inside if value not in open_ends]
+    if annotation is type(None):
+        return [None]
     if annotation is bool:
         return [False, True]
     if origin is Union or get_args(annotation):
         return [value for member in get_args(annotation) for value in _values(member)]
     raise TypeError(f"no test values for {annotation}: teach tests/samplers/variants.py")
+
+
+def _range(bounds: list[Any]) -> tuple[float, float]:
+    """The ends of a range; two further than the one end of a half-open one."""
+    low = next((getattr(b, n) for b in bounds for n in ("ge", "gt") if hasattr(b, n)), None)
+    high = next((getattr(b, n) for b in bounds for n in ("le", "lt") if hasattr(b, n)), None)
+    if low is None:
+        low = high - 2
+    return low, low + 2 if high is None else high
 
 
 def base_params(sampler: Sampler) -> dict[str, Value]:
