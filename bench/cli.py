@@ -140,7 +140,7 @@ def check(
         _print_cost(console, sweep)
         return
     try:
-        registry.check(sweep.metrics, sweep.reference)
+        registry.bind(sweep.metrics, sweep.reference)
     except BenchError as error:
         # The file is right; it may be meant for another machine.
         console.print(f"It cannot run on this machine yet: {error}", markup=False)

@@ -45,7 +45,7 @@ def worker(folder: Path, keys: Collection[str] | None = None, *, job: str = "") 
     plan = results.read_plan(folder)
     setting = Setting.of(plan)
     rows = [row["cell"] for row in plan["cells"] if keys is None or row["key"] in keys]
-    waiting = [Cell(**row) for row in rows]
+    waiting = _dearest_first([Cell(**row) for row in rows])
     setting.bind()  # what is missing on this machine is no fault of the cells
     computed = 0
     while True:
@@ -54,6 +54,14 @@ def worker(folder: Path, keys: Collection[str] | None = None, *, job: str = "") 
         computed += len(ours)
         if not ours:  # the others have owners that are alive
             return computed
+
+
+def _dearest_first(cells: list[Cell]) -> list[Cell]:
+    """By cost, so that no long cell is left at the end; model by model, as one is loaded once."""
+    models: dict[str, int] = {}
+    for cell in cells:
+        models.setdefault(str(cell.model), len(models))
+    return sorted(cells, key=lambda cell: (models[str(cell.model)], -cell.nfe * cell.samples))
 
 
 def is_settled(cell: Cell, setting: Setting, folder: Path) -> bool:

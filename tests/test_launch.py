@@ -17,13 +17,15 @@ from rich.console import Console
 from bench import cell as cells
 from bench import chunks, executors, launch, progress, results
 from bench import fingerprint as fingerprints
+from bench import worker as workers
 from bench.cell import record_failure
 from bench.claim import CLAIM, claimed
 from bench.errors import LaunchError, MetricError, ResultError
 from bench.launch import RunSummary
 from bench.metrics.registry import METRICS
+from bench.results import Result
 from bench.samplers import REGISTRY
-from bench.sweep import Sweep
+from bench.sweep import Cell, Sweep
 from bench.worker import Job, worker
 from tests import fakes
 from tests.kills import computed_twice, leftovers, scores, torn
@@ -203,6 +205,23 @@ def test_worker_by_hand(sweep: Sweep, tmp_path: Path) -> None:
     assert worker(tmp_path, keys) == 2
     assert worker(tmp_path, keys) == 0
     assert worker(tmp_path) == 3
+
+
+def test_dear_cells_come_first(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[int] = []
+    real = workers.run_cell
+
+    def remember(cell: Cell, *args: Any, **keywords: Any) -> Result:
+        began.append(cell.nfe)
+        return real(cell, *args, **keywords)
+
+    monkeypatch.setattr(workers, "run_cell", remember)
+    results.write_plan(tmp_path, sweep.plan())
+    worker(tmp_path)
+    assert began == sorted((cell.nfe for cell in sweep.cells()), reverse=True)
+    assert len(set(began)) > 2
 
 
 def test_two_runs_at_once_share_the_work(sweep: Sweep, tmp_path: Path) -> None:

@@ -156,11 +156,6 @@ def bind(
     return tuple(bound)
 
 
-def check(names: Iterable[str], reference: str) -> None:
-    """Refuse what `bind` would refuse, on a machine that need not have the device of the run."""
-    bind(names, reference, "cpu")
-
-
 def extractors(bound: Sequence[BoundMetric]) -> dict[str, Extractor]:
     """The extractors of the metrics by name, each once however many metrics share it."""
     return {metric.extractor.name: metric.extractor for metric in bound}

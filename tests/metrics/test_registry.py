@@ -12,7 +12,7 @@ from bench.metrics import reference, registry
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.inception import FILE
 from bench.metrics.moments import Moments
-from bench.metrics.registry import METRICS, MetricSpec, bind, check, extractors, score
+from bench.metrics.registry import METRICS, MetricSpec, bind, extractors, score
 from tests.metrics.fakes import Projection, colours
 
 
@@ -68,7 +68,7 @@ def test_small_reference_is_noted(metrics: list[str], projection: Projection) ->
 
 def test_unknown_metric() -> None:
     with pytest.raises(MetricError) as error:
-        check(["fd_cifra"], "cifar10-train")
+        bind(["fd_cifra"], "cifar10-train")
     assert str(error.value) == (
         'There is no metric "fd_cifra". Did you mean "fd_cifar"? '
         "Metrics are fd_cifar, fid, fd_inception."
@@ -77,7 +77,7 @@ def test_unknown_metric() -> None:
 
 def test_missing_reference_is_refused(metrics: list[str]) -> None:
     with pytest.raises(MetricError) as error:
-        check(metrics, "gray")
+        bind(metrics, "gray")
     assert str(error.value) == (
         'There are no statistics of "gray" in the features of projection. Did you mean "grey"? '
         'Build them with "bench reference gray --metric fd_one", or give the path of an npz file.'
@@ -93,13 +93,13 @@ def test_reference_that_is_no_covariance_is_refused(
     bad = Moments(60, built.moments.mean, np.diag(np.r_[-59.0, np.full(15, 59.0)]))
     reference.save(path, reference.Reference("bad", bad, built.certificate, ""))
     with pytest.raises(MetricError, match=r"^An eigenvalue of the reference's covariance is -1, "):
-        check(metrics, str(path))
+        bind(metrics, str(path))
 
 
 def test_missing_inception_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_INCEPTION", str(tmp_path / "none.pth"))
     with pytest.raises(MetricError, match=r"^BENCH_INCEPTION is .*none\.pth, and there is no such"):
-        check(["fid"], "cifar10-train")
+        bind(["fid"], "cifar10-train")
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_only_the_published_weights_give_a_fid(
     random_inception: registry.Extractor, inception_file: Path
 ) -> None:
     with pytest.raises(MetricError) as error:
-        check(["fid"], "cifar10-train")
+        bind(["fid"], "cifar10-train")
     assert str(error.value) == (
         f"The Inception weights at {inception_file} are not the published ones: their sha256 "
         f"begins with {random_inception.digest[:8]}, not 6726825d. Put {FILE} there, or ask for "
