@@ -11,6 +11,7 @@ References:
     Ho et al. 2020, arXiv:2006.11239 (VP linear). Nichol and Dhariwal 2021, arXiv:2102.09672,
     eq. 17 (cosine). Rombach et al. 2022, arXiv:2112.10752 (scaled-linear). Karras et al. 2022,
     arXiv:2206.00364 (VE as EDM uses it). Liu et al. 2022, arXiv:2209.03003 (rectified flow).
+    Kingma et al. 2021, arXiv:2107.00630 (the SDE of a schedule).
 """
 
 import hashlib
@@ -91,11 +92,28 @@ class NoiseSchedule(ABC):
             )
         return self._at_lam(min(max(level, low), high))
 
+    def rates(self, t: float) -> tuple[float, float]:
+        """(f, g^2) of the forward SDE dx = f x dt + g dw at time `t`.
+
+        f = d log alpha / dt and g^2 = d sigma^2 / dt - 2 f sigma^2: with these, x_t has the
+        schedule's alpha and sigma at every t. Both jump at the trained indices of a discrete
+        schedule; there they are those of the cleaner side, which a step to the data crosses.
+
+        Raises:
+            ScheduleError: outside the schedule's range, or at alpha = 0, where f is infinite.
+        """
+        if self.at(t=t).alpha == 0:
+            raise ScheduleError(f"{self.name} has an infinite drift at t = {t}, where alpha = 0.")
+        return self._rates(float(t))
+
     @abstractmethod
     def _at_t(self, t: float) -> Point: ...
 
     @abstractmethod
     def _at_lam(self, lam: float) -> Point: ...
+
+    @abstractmethod
+    def _rates(self, t: float) -> tuple[float, float]: ...
 
     @abstractmethod
     def prior_std(self, start: Point) -> float:
@@ -141,6 +159,12 @@ class DiscreteVP(NoiseSchedule):
         t = float(np.interp(-log_alpha, -self._log_alpha, np.arange(len(self.betas))))
         return _vp_point(t, log_alpha)
 
+    def _rates(self, t: float) -> tuple[float, float]:
+        # The slope of log alpha between the indices around t, or below it; the clean image is
+        # index -1. As alpha^2 + sigma^2 = 1, g^2 = -2 f.
+        f = 0.5 * math.log1p(-self.betas[math.ceil(t)])
+        return f, -2.0 * f
+
     def prior_std(self, start: Point) -> float:
         """1: x_T ~ N(0, I) wherever the grid starts."""
         return 1.0
@@ -171,6 +195,9 @@ class EDM(NoiseSchedule):
     def _at_lam(self, lam: float) -> Point:
         return Point(math.exp(-lam), 1.0, math.exp(-lam), lam)
 
+    def _rates(self, t: float) -> tuple[float, float]:
+        return 0.0, 2.0 * t
+
     def prior_std(self, start: Point) -> float:
         """The start's own sigma."""
         return start.sigma
@@ -199,6 +226,10 @@ class Flow(NoiseSchedule):
         t = math.exp(-float(np.logaddexp(0.0, lam)))
         alpha = math.exp(-float(np.logaddexp(0.0, -lam)))
         return Point(t, alpha, t, lam)
+
+    def _rates(self, t: float) -> tuple[float, float]:
+        # d t^2 / dt + 2 t^2 / (1 - t) = 2 t / (1 - t)
+        return -1.0 / (1.0 - t), 2.0 * t / (1.0 - t)
 
     def prior_std(self, start: Point) -> float:
         """The start's own sigma: 1 at t = 1."""

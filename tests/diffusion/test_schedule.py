@@ -50,7 +50,7 @@ def log_alphas(name: str) -> list[mpf]:
         return sums
 
 
-def exact(name: str, t: float) -> tuple[mpf, mpf, mpf]:
+def exact(name: str, t: float | mpf) -> tuple[mpf, mpf, mpf]:
     """alpha, sigma and lambda at t."""
     with mp.workdps(50):
         if name == "edm":
@@ -88,6 +88,46 @@ def test_time_lambda_and_s_invert_each_other(name: str, t: float) -> None:
         assert found.alpha == pytest.approx(point.alpha, rel=1e-10)
         assert found.sigma == pytest.approx(point.sigma, rel=1e-10)
         assert found.lam == pytest.approx(point.lam, rel=1e-10, abs=1e-10)
+
+
+@pytest.mark.parametrize(("name", "t"), [case for case in CASES if case[1] > 0])
+def test_rates_are_the_slopes_of_alpha_and_sigma_from_the_cleaner_side(name: str, t: float) -> None:
+    with mp.workdps(50):
+        h = mpf("1e-20")
+        alpha, sigma, _ = exact(name, t)
+        alpha_below, sigma_below, _ = exact(name, mpf(t) - h)
+        d_log_alpha = (log(alpha) - log(alpha_below)) / h
+        d_variance = (sigma**2 - sigma_below**2) / h
+        diffusion = d_variance - 2 * d_log_alpha * sigma**2
+    f, g2 = make_schedule(name).rates(t)
+    assert f == pytest.approx(float(d_log_alpha), rel=1e-11, abs=1e-11)
+    assert g2 == pytest.approx(float(diffusion), rel=1e-11)
+    assert (type(f), type(g2)) == (float, float)
+
+
+@pytest.mark.parametrize("name", VP)
+def test_rates_at_an_index_are_those_of_the_step_that_leaves_it(name: str) -> None:
+    """At an index log alpha has a kink, and a sampler goes down from it."""
+    schedule = make_schedule(name)
+    for i in (1, 17, 400, 998, 999):
+        assert schedule.rates(i) == schedule.rates(i - 0.5)
+        assert schedule.rates(i) != schedule.rates(i - 1)
+        drop = math.log(schedule.at(t=i).alpha) - math.log(schedule.at(t=i - 1).alpha)
+        assert schedule.rates(i)[0] == pytest.approx(drop, rel=1e-10)
+    # Below index 0 there is the clean image, one index away.
+    assert schedule.rates(0)[0] == pytest.approx(math.log(schedule.at(t=0).alpha), rel=1e-10)
+    assert schedule.clean.t == -1
+
+
+def test_rates_refuse_pure_noise_and_what_lies_outside() -> None:
+    with pytest.raises(ScheduleError) as caught:
+        Flow().rates(1.0)
+    assert str(caught.value) == "flow has an infinite drift at t = 1.0, where alpha = 0."
+    for name in SCHEDULES:
+        schedule = make_schedule(name)
+        for t in (schedule.t_min - 1e-6, schedule.t_max + 1e-6, math.nan):
+            with pytest.raises(ScheduleError, match=r"^t = .* is outside "):
+                schedule.rates(t)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
