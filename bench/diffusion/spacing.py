@@ -11,16 +11,21 @@ Index spacings speak of the trained indices 0..T-1 of a discrete schedule and dr
 References:
     Song et al. 2021, arXiv:2010.02502, appendix D.2 (uniform, quadratic). Lin et al. 2023,
     arXiv:2305.08891, table 2 (leading = uniform, linspace, trailing). Lu et al. 2022,
-    arXiv:2206.00927, section 3.3 (logsnr). Karras et al. 2022, arXiv:2206.00364, eq. 5 (karras).
+    arXiv:2206.00927, section 3.3 (logsnr). Karras et al. 2022, arXiv:2206.00364, eq. 5 (karras,
+    edm). Zhang and Chen 2022, arXiv:2204.13902 (time-power). Salimans and Ho 2022,
+    arXiv:2202.00512 (cosine).
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import yaml
 from annotated_types import Gt
 
 from bench.diffusion.schedule import NoiseSchedule, Point
@@ -32,6 +37,9 @@ FINALS: tuple[Final, ...] = ("zero", "sigma-min", "denoise")
 
 # DDIM's quadratic sub-sequence ends at 0.8 T (appendix D.2 of arXiv:2010.02502).
 _QUADRATIC_TOP = 0.8
+
+# The ends and the exponent of EDM's grid (table 1 of arXiv:2206.00364).
+_EDM_SIGMA_MIN, _EDM_SIGMA_MAX, _EDM_RHO = 0.002, 80.0, 7.0
 
 
 @dataclass(frozen=True)
@@ -226,7 +234,7 @@ def karras(
     schedule: NoiseSchedule,
     n: int,
     *,
-    rho: Annotated[float, Gt(0)] = 7.0,
+    rho: Annotated[float, Gt(0)] = _EDM_RHO,
     sigma_min: Annotated[float, Gt(0)] | None = None,
     sigma_max: Annotated[float, Gt(0)] | None = None,
 ) -> list[float]:
@@ -238,12 +246,56 @@ def karras(
             f'Spacing "karras" runs from sigma-max = {top:g} to sigma-min = {bottom:g}; they must '
             "be finite and falling. Give both in the sweep."
         )
-    ramp = np.linspace(top ** (1 / rho), bottom ** (1 / rho), n) ** rho
-    # The ends as they are: their powers are off by rounding.
-    ramp[0] = top
-    if n > 1:
-        ramp[-1] = bottom
-    return _times_at(schedule, -np.log(ramp))
+    return _times_at(schedule, -np.log(_even_power(top, bottom, n, rho)))
+
+
+@_spacing("edm")
+def edm(schedule: NoiseSchedule, n: int) -> list[float]:
+    """EDM's own grid: karras with rho 7 from s = 80 to 0.002, cut to the schedule's ends.
+
+    s_i = (s_max^(1/7) + i / (n - 1) (s_min^(1/7) - s_max^(1/7)))^7 for i = 0 .. n - 1 with
+    s_max = min(80, the schedule's largest s) and s_min = max(0.002, its smallest), as the authors'
+    code limits both to what the network supports. karras takes the schedule's ends instead: on the
+    schedule edm both are one; vp-linear reaches s = 157, and this grid starts at 80.
+    """
+    return karras(
+        schedule,
+        n,
+        rho=_EDM_RHO,
+        sigma_min=max(_EDM_SIGMA_MIN, schedule.at(t=schedule.t_min).s),
+        sigma_max=min(_EDM_SIGMA_MAX, schedule.at(t=schedule.t_max).s),
+    )
+
+
+@_spacing("cosine")
+def cosine(schedule: NoiseSchedule, n: int) -> list[float]:
+    """The angle arctan(sigma / alpha) even: the cosine schedule's levels at even times.
+
+    phi_i = phi_0 + i / (n - 1) (phi_end - phi_0), s_i = tan(phi_i), between the schedule's ends. So
+    2 lambda = -2 log tan(a u + b) at even u, the truncated cosine schedule of Salimans and Ho 2022,
+    arXiv:2202.00512 (alpha = cos(pi u / 2), from the authors' code; no offset), whichever schedule
+    the network was trained on. Starts also from alpha = 0, where phi = pi / 2.
+    """
+    top, bottom = schedule.at(t=schedule.t_max), schedule.at(t=schedule.t_min)
+    angles = np.linspace(
+        math.atan2(top.sigma, top.alpha), math.atan2(bottom.sigma, bottom.alpha), n
+    )
+    inner = _times_at(schedule, -np.log(np.tan(angles[1:-1])))
+    return [schedule.t_max, *inner, schedule.t_min][:n]
+
+
+@_spacing("time-power")
+def time_power(
+    schedule: NoiseSchedule, n: int, *, power: Annotated[float, Gt(0)] = 2.0
+) -> list[float]:
+    """DEIS's grid: t^(1/power) even between the schedule's ends, in continuous time.
+
+    t_i = (t_max^(1/kappa) + i / (n - 1) (t_min^(1/kappa) - t_max^(1/kappa)))^kappa with kappa =
+    power, 2 in the paper's CIFAR-10 tables (Zhang and Chen 2022, arXiv:2204.13902). t is the
+    schedule's own time: of discrete schedules the index 0 .. T - 1, not rounded, as in the
+    authors' code; on the schedule edm it is sigma. power 1 is linspace without its rounding.
+    """
+    return [float(t) for t in _even_power(schedule.t_max, schedule.t_min, n, power)]
 
 
 @_spacing("explicit")
@@ -256,8 +308,81 @@ def explicit(schedule: NoiseSchedule, n: int, *, times: tuple[float, ...]) -> li
     return list(times)
 
 
+@_spacing("file")
+def from_file(schedule: NoiseSchedule, n: int, *, file: str) -> list[float]:
+    """The times in a text, JSON or YAML file; a sweep reads them once, as explicit times.
+
+    Text is numbers between blanks, commas or line ends; JSON and YAML are a list of numbers; what
+    follows a # is a comment. A path is relative to where the command runs. The times, not the
+    file's name, are what a cell is known by.
+    """
+    return explicit(schedule, n, times=read_times(file))
+
+
+def read_times(file: str) -> tuple[float, ...]:
+    """The times in `file`, from noise to data; see `from_file`.
+
+    Raises:
+        ScheduleError: there is no such file, it cannot be read, holds something else than numbers,
+            or times that do not fall.
+    """
+    path = Path(file)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        there = sorted(p.name for p in path.parent.glob("*"))
+        raise ScheduleError(f"{file}: there is no such file.{nearest(path.name, there)}") from None
+    except UnicodeDecodeError as error:
+        raise ScheduleError(
+            f"{file}: byte {error.start} is not UTF-8 text; expected {_TIMES}."
+        ) from None
+    except OSError as error:
+        raise ScheduleError(f"{file}: the file cannot be read ({error.strerror}).") from None
+    try:
+        # The scalars of BaseLoader are texts, so that 1e-3 is what it is in JSON and in Python.
+        # Plain text is one scalar.
+        found = yaml.load(re.sub("#.*", "", text.expandtabs()), Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        raise ScheduleError(f"{file}: the list in it is broken; expected {_TIMES}.") from None
+    items = found.replace(",", " ").split() if isinstance(found, str) else found
+    if not isinstance(items, list) or not items:
+        raise ScheduleError(f"{file}: there is no list of times in it; expected {_TIMES}.")
+    times = tuple(_time(file, item) for item in items)
+    for a, b in pairwise(times):
+        if not a > b:
+            raise ScheduleError(
+                f"{file}: {a:g} is followed by {b:g}; times fall from noise to data. "
+                "Sort them, highest first, and leave out what comes twice."
+            )
+    return times
+
+
+_TIMES = "numbers, one a line or in a JSON or YAML list"
+
+
+def _time(file: str, item: object) -> float:
+    try:
+        time = float(item)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        time = math.nan
+    if not math.isfinite(time):
+        shown = f'"{item}"' if isinstance(item, str) else "a list or a mapping in the list"
+        raise ScheduleError(f"{file}: {shown} is not a time; expected {_TIMES}.")
+    return time
+
+
 def _times_at(schedule: NoiseSchedule, lams: np.ndarray | list[float]) -> list[float]:
     return [schedule.at(lam=float(lam)).t for lam in lams]
+
+
+def _even_power(top: float, bottom: float, n: int, power: float) -> np.ndarray:
+    """`n` numbers from `top` to `bottom` whose (1 / power)-th powers are even."""
+    ramp = np.linspace(top ** (1 / power), bottom ** (1 / power), n) ** power
+    # The ends as they are: their powers are off by rounding.
+    ramp[0] = top
+    if n > 1:
+        ramp[-1] = bottom
+    return ramp
 
 
 def steps_of(spacing: str, schedule: NoiseSchedule, final: Final, times: int) -> int | None:

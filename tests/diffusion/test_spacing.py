@@ -2,17 +2,30 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
+import mpmath
 import numpy as np
 import pytest
+from diffusers import EDMEulerScheduler
 
 from bench.diffusion.schedule import EDM, SCHEDULES, NoiseSchedule, make_schedule, vp_linear
-from bench.diffusion.spacing import FINALS, SPACINGS, Final, TimeGrid, get, make_grid, steps_of
+from bench.diffusion.spacing import (
+    FINALS,
+    SPACINGS,
+    Final,
+    TimeGrid,
+    get,
+    make_grid,
+    read_times,
+    steps_of,
+)
 from bench.errors import ScheduleError
 from bench.parameters import Value, as_keywords
 
 VP = vp_linear()
 INDEX_SPACINGS = ["uniform", "linspace", "trailing", "quadratic", "quadratic-full"]
+LEVEL_SPACINGS = ["logsnr", "karras", "edm", "cosine"]
 KARRAS_ON_FLOW: dict[str, Value] = {"sigma-max": 80.0, "sigma-min": 0.002}
 
 
@@ -122,6 +135,80 @@ def test_karras_takes_its_parameters() -> None:
     assert default.points[-1].t == pytest.approx(0, abs=1e-9)
 
 
+def test_edm_is_the_published_grid() -> None:
+    grid = make_grid(EDM(), "edm", 18)
+    assert grid == make_grid(EDM(), "karras", 18)
+    scheduler = EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, rho=7.0)
+    scheduler.set_timesteps(18)
+    assert [point.s for point in grid.points] == pytest.approx(scheduler.sigmas.tolist(), rel=1e-6)
+
+
+def test_edm_is_cut_to_what_the_schedule_reaches() -> None:
+    """Eq. 5; the first index of vp-linear has s^2 = 1e-4 / (1 - 1e-4)."""
+    top, bottom = mpmath.root(80, 7), mpmath.root(mpmath.mpf(1) / 9999, 14)
+    levels = [(top + mpmath.mpf(i) / 9 * (bottom - top)) ** 7 for i in range(10)]
+    points = make_grid(VP, "edm", 10).points[:-1]
+    assert [point.s for point in points] == pytest.approx([float(s) for s in levels], rel=1e-9)
+    assert make_grid(VP, "karras", 10).points[0].t == pytest.approx(999)  # the schedule's own end
+    flow = make_grid(make_schedule("flow"), "edm", 5).points
+    assert flow[0].t == pytest.approx(80 / 81)
+    assert flow[-2].t == pytest.approx(0.002 / 1.002)
+    scaled = make_grid(make_schedule("vp-scaled-linear"), "edm", 5).points
+    assert (scaled[0].t, scaled[-2].t) == pytest.approx(
+        (999, 0), abs=1e-9
+    )  # s from 14.6 to 0.029: inside EDM's range
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_cosine_is_even_in_the_angle(schedule: str) -> None:
+    points = make_grid(make_schedule(schedule), "cosine", 9, final="sigma-min").points
+    angles = [math.atan2(point.sigma, point.alpha) for point in points]
+    assert np.diff(angles) == pytest.approx((angles[-1] - angles[0]) / 9, rel=1e-9)
+
+
+def test_cosine_is_the_truncated_cosine_log_snr() -> None:
+    """logsnr(u) = -2 log tan(a u + b) at u = 1, 0.9, ..., 0, with a and b from its two ends."""
+    high, low = -2 * mpmath.log(mpmath.mpf("0.002")), -2 * mpmath.log(80)
+    b = mpmath.atan(mpmath.exp(-high / 2))
+    a = mpmath.atan(mpmath.exp(-low / 2)) - b
+    expected = [float(-2 * mpmath.log(mpmath.tan(a * u / 10 + b))) for u in range(10, -1, -1)]
+    points = make_grid(EDM(), "cosine", 10, final="sigma-min").points
+    assert [2 * point.lam for point in points] == pytest.approx(expected, abs=1e-9)
+
+
+def test_cosine_is_even_in_time_where_the_schedule_is_a_cosine() -> None:
+    """Up to the offset of vp-cosine, which moves its indices by less than five."""
+    indices = times(make_grid(make_schedule("vp-cosine"), "cosine", 11))[:-1]
+    assert indices == pytest.approx(np.linspace(999, 0, 11), abs=5)
+    # On rectified flow these are t = tan(phi) / (1 + tan(phi)), from pure noise on.
+    t = times(make_grid(make_schedule("flow"), "cosine", 3, final="sigma-min"))
+    assert t[0] == 1
+    third = (math.pi / 2 - math.atan2(0.001, 0.999)) / 3
+    assert t[1] == pytest.approx(1 - 1 / (math.tan(math.pi / 2 - third) + 1))
+
+
+def test_time_power_is_the_grid_of_deis() -> None:
+    """With kappa = 2 on T = 1, t_0 = 1e-3 (here the flow's): squares between two roots."""
+    flow = times(make_grid(make_schedule("flow"), "time-power", 4, final="sigma-min"))
+    roots = [1, 0.75 + 0.25 * 0.001**0.5, 0.5 + 0.5 * 0.001**0.5, 0.25 + 0.75 * 0.001**0.5]
+    assert flow == pytest.approx([*(root**2 for root in roots), 0.001], rel=1e-12)
+    squares = [999 * (1 - i / 5) ** 2 for i in range(5)]
+    assert times(make_grid(VP, "time-power", 6))[:-2] == pytest.approx(squares, rel=1e-12)
+    floored = [math.floor(t + 1e-9) for t in times(make_grid(VP, "time-power", 10))[:-1]]
+    assert floored == times(make_grid(VP, "quadratic-full", 10))[:-1]
+
+
+def test_time_power_takes_its_power() -> None:
+    straight: dict[str, Value] = {"power": 1.0}
+    found = times(make_grid(VP, "time-power", 5, final="sigma-min", params=straight))
+    assert found == pytest.approx([999, 799.2, 599.4, 399.6, 199.8, 0])
+    seven: dict[str, Value] = {"power": 7.0}
+    grid = make_grid(EDM(), "time-power", 18, params=seven)  # there t is sigma
+    assert [p.s for p in grid.points] == pytest.approx(
+        [p.s for p in make_grid(EDM(), "karras", 18).points]
+    )
+
+
 def test_explicit_takes_the_times_as_listed() -> None:
     params: dict[str, Value] = {"times": (999.0, 12.5, 3.0)}
     assert times(make_grid(VP, "explicit", 3, params=params)) == [999, 12.5, 3, -1]
@@ -137,15 +224,24 @@ def test_linspace_and_trailing_in_continuous_time() -> None:
     assert times(make_grid(EDM(), "trailing", 2)) == [80, 40, 0]
 
 
-@pytest.mark.parametrize("spacing", [*INDEX_SPACINGS, "logsnr", "karras"])
+@pytest.mark.parametrize("spacing", [*INDEX_SPACINGS, *LEVEL_SPACINGS, "time-power"])
 def test_one_step_starts_at_the_top(spacing: str) -> None:
     grid = make_grid(VP, spacing, 1)
     assert len(grid) == 1
-    top = 800 if spacing == "quadratic" else 999
+    top = {"quadratic": 800, "edm": VP.at(s=80).t}.get(spacing, 999)
     assert times(grid) == pytest.approx([top, -1], abs=1e-9)
 
 
-@pytest.mark.parametrize("spacing", [*INDEX_SPACINGS, "logsnr", "karras"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("spacing", ["cosine", "time-power"])
+def test_spacings_in_continuous_time_hold_both_ends(schedule: str, spacing: str) -> None:
+    levels = make_schedule(schedule)
+    for n in (*range(2, 21), 50, 100, 1000):
+        found = get(spacing).times(levels, n)
+        assert (found[0], found[-1]) == (levels.t_max, levels.t_min)
+
+
+@pytest.mark.parametrize("spacing", [*INDEX_SPACINGS, *LEVEL_SPACINGS, "time-power"])
 def test_sigma_min_is_the_same_formula_with_one_point_more(spacing: str) -> None:
     for n in (1, 2, 5, 28):
         ends_at_zero = make_grid(VP, spacing, n + 1)
@@ -165,7 +261,7 @@ def falls(found: list[float], schedule: NoiseSchedule) -> bool:
 def admitted() -> list[tuple[str, str]]:
     refused = {("edm", "uniform"), ("edm", "quadratic"), ("edm", "quadratic-full")}
     refused |= {("flow", name) for _, name in refused} | {("flow", "logsnr")}
-    names = [name for name in SPACINGS if name not in ("all", "explicit")]
+    names = [name for name in SPACINGS if name not in ("all", "explicit", "file")]
     return [(s, n) for s in SCHEDULES for n in names if (s, n) not in refused]
 
 
@@ -180,7 +276,7 @@ FEW = [*range(1, 31), 50, 64, 100, 123, 256, 333, 500, 999, 1000]
 @pytest.mark.parametrize(("schedule", "spacing"), admitted())
 def test_falls_strictly_at_every_number_of_points(schedule: str, spacing: str) -> None:
     levels, params = make_schedule(schedule), params_of(schedule, spacing)
-    for n in FEW if spacing in ("logsnr", "karras") else range(1, 1001):
+    for n in FEW if spacing in LEVEL_SPACINGS else range(1, 1001):
         found = get(spacing).times(levels, n, **as_keywords(params))
         assert falls(found, levels), n
         duplicates = spacing.startswith("quadratic")
@@ -190,7 +286,7 @@ def test_falls_strictly_at_every_number_of_points(schedule: str, spacing: str) -
 @pytest.mark.parametrize("final", FINALS)
 @pytest.mark.parametrize(("schedule", "spacing"), admitted())
 def test_grids_fall_strictly_in_noise(schedule: str, spacing: str, final: Final) -> None:
-    for n in (1, 2, 3, 10, 37, 300):
+    for n in (*range(1, 21), 50, 100, 999):
         params = params_of(schedule, spacing)
         grid = make_grid(make_schedule(schedule), spacing, n, final=final, params=params)
         assert all(a.lam < b.lam and a.s > b.s for a, b in grid.steps())
@@ -226,14 +322,16 @@ def test_refuses_numbers_of_steps_that_are_none() -> None:
 def test_suggests_the_nearest_spacing() -> None:
     assert refusal(VP, "unifrom", 10) == (
         'There is no spacing "unifrom". Did you mean "uniform"? Known are: uniform, linspace, '
-        "trailing, quadratic, quadratic-full, all, logsnr, karras, explicit."
+        "trailing, quadratic, quadratic-full, all, logsnr, karras, edm, cosine, time-power, "
+        "explicit, file."
     )
 
 
 def test_names_the_spacings_that_a_continuous_schedule_has() -> None:
     assert refusal(EDM(), "uniform", 10) == (
         'Spacing "uniform" speaks of trained indices, and edm has none. '
-        "Spacings that work: linspace, trailing, logsnr, karras, explicit."
+        "Spacings that work: linspace, trailing, logsnr, karras, edm, cosine, time-power, "
+        "explicit, file."
     )
 
 
@@ -278,6 +376,73 @@ def test_refuses_lists_that_are_no_grid() -> None:
         "A time grid runs strictly from noise to data; t = 5 is followed by t = 5."
     )
     assert explicit(1, 1000.0) == "t = 1000.0 is outside vp-linear, which runs from 0.0 to 999.0."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "999\n12.5\n3e-1\n",
+        "# a comment\n999 12.5,\t3e-1",
+        "\t999\r\n\t12.5 # half\r\n\t0.3\r\n",
+        "[999, 12.5, 3e-1]",
+        "[\n  999,\n  12.5,\n  0.3\n]\n",
+        "- 999\n- 12.5 # half\n- 3e-1\n",
+        "\ufeff[999, 12.5, 0.3]",
+    ],
+)
+def test_a_file_of_times_as_people_write_it(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "times.txt"
+    path.write_text(text)
+    assert read_times(str(path)) == (999, 12.5, 0.3)
+    params: dict[str, Value] = {"file": str(path)}
+    assert times(make_grid(VP, "file", 3, params=params)) == [999, 12.5, 0.3, -1]
+
+
+KINDS = "expected numbers, one a line or in a JSON or YAML list."
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("900 soon 3", f'"soon" is not a time; {KINDS}'),
+        ("900 nan", f'"nan" is not a time; {KINDS}'),
+        ("[900, [500]]", f"a list or a mapping in the list is not a time; {KINDS}"),
+        ("", f"there is no list of times in it; {KINDS}"),
+        ("# nothing\n", f"there is no list of times in it; {KINDS}"),
+        ("[]", f"there is no list of times in it; {KINDS}"),
+        ("times: [900, 500]", f"there is no list of times in it; {KINDS}"),
+        ("[900, 500", f"the list in it is broken; {KINDS}"),
+        (
+            "900 100 500",
+            "100 is followed by 500; times fall from noise to data. Sort them, highest first, and "
+            "leave out what comes twice.",
+        ),
+        (
+            "900 900",
+            "900 is followed by 900; times fall from noise to data. Sort them, highest first, and "
+            "leave out what comes twice.",
+        ),
+    ],
+)
+def test_refuses_files_that_hold_no_times(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "times.txt"
+    path.write_text(text)
+    with pytest.raises(ScheduleError) as caught:
+        read_times(str(path))
+    assert str(caught.value) == f"{path}: {complaint}"
+
+
+def test_refuses_files_that_cannot_be_read(tmp_path: Path) -> None:
+    def complaint(path: Path) -> str:
+        with pytest.raises(ScheduleError) as caught:
+            read_times(str(path))
+        return str(caught.value).removeprefix(f"{path}: ")
+
+    (tmp_path / "times.txt").write_bytes(b"\xff\x00")
+    assert complaint(tmp_path / "times.txt") == f"byte 0 is not UTF-8 text; {KINDS}"
+    assert complaint(tmp_path / "time.txt") == ('there is no such file. Did you mean "times.txt"?')
+    assert complaint(tmp_path / "no" / "times.txt") == "there is no such file."
+    assert complaint(tmp_path) == "the file cannot be read (Is a directory)."
 
 
 def test_a_grid_needs_two_points() -> None:
