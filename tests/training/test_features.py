@@ -14,7 +14,15 @@ from bench.metrics.extractor import CifarFeatures
 from bench.training import features
 from bench.training.features import Labelled, Recipe, orthogonal, recalibrate, train_features
 
-TINY = Recipe(cycles=(2, 1), widths=(24, 24, 32), batch=40, part=20, small_epochs=1, adam_rate=0.02)
+TINY = Recipe(
+    epochs=2,
+    further_epochs=1,
+    widths=(24, 24, 32),
+    batch=40,
+    part=20,
+    small_epochs=1,
+    adam_rate=0.02,
+)
 
 
 def write(path: Path, count: int, seed: int) -> Path:
@@ -42,7 +50,7 @@ def test_learns_and_writes_what_the_extractor_reads(
     with caplog.at_level(logging.INFO):
         certificate = train_features(data, out, test=test, recipe=TINY, checkpoint=checkpoint)
     assert certificate["test_accuracy"] > 0.5  # chance is 0.1
-    assert certificate["recipe"]["cycles"] == (2, 1)
+    assert certificate["recipe"]["further_epochs"] == 1
     assert not checkpoint.exists()
     assert "epoch 3 of 3" in caplog.text
     extractor = CifarFeatures(out, "cpu")
@@ -81,7 +89,7 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 def test_seed_changes_the_weights(data: Path, tmp_path: Path) -> None:
-    recipe = replace(TINY, cycles=(1,))
+    recipe = replace(TINY, epochs=1)
     train_features(data, tmp_path / "a", recipe=recipe)
     train_features(data, tmp_path / "b", recipe=replace(recipe, seed=1))
     assert (tmp_path / "a").read_bytes() != (tmp_path / "b").read_bytes()
