@@ -1,25 +1,101 @@
-"""Classical ODE solvers on the probability-flow ODE in s = sigma / alpha.
+"""Classical ODE solvers on the probability flow, in one of three variables.
 
-For xbar = x / alpha the ODE is d xbar / d s = eps(x, s) (Song et al. 2021, arXiv:2010.02502,
-eq. 14; Karras et al. 2022, arXiv:2206.00364, eq. 1 and 4). Deterministic. Euler is of order 1 with
-NFE n; Heun of order 2 with NFE 2n - 1 to sigma = 0 (the last step stays an Euler step) and 2n to
-sigma-min. Heun is a good choice from about 20 calls on.
+Song et al. 2021, arXiv:2011.13456, eq. 13; Karras et al. 2022, arXiv:2206.00364, eq. 1 and 4:
+
+* `s`: d xbar / ds = eps for xbar = x / alpha and s = sigma / alpha, EDM's form;
+* `lam`: dx / dlam = (d alpha / dlam) x0 + (d sigma / dlam) eps, on VP (d log alpha / dlam) x -
+  sigma eps, in which Lu et al. 2022, arXiv:2206.00927, run Runge-Kutta for comparison;
+* `t`: dx / dt = alpha' x0 + sigma' eps, on flow the velocity eps - x0.
+
+Deterministic. A last step to sigma = 0 is Euler's step in s in every variable: it lands on x0 and
+costs one call, so NFE to sigma = 0 is n for Euler, 2n - 1 for Heun, 4n - 3 for Runge-Kutta and n
+for Adams-Bashforth. Heun is a good choice from about 20 calls on, Adams-Bashforth from 10.
 """
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
-from bench.diffusion.schedule import Point
+from bench.diffusion.schedule import Flow, NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
 from bench.samplers.registry import Params, sampler
 
+Variable = Literal["s", "lam", "t"]
 
-def _euler_step(x: Tensor, x0: Tensor, eps: Tensor, a: Point, b: Point) -> Tensor:
-    """xbar_b = xbar_a + (s_b - s_a) eps, in terms of x; exact also from alpha = 0."""
-    if a.alpha == 0:  # x_a = eps there, and xbar_b = x0 + s_b eps
-        return b.alpha * x0 + b.sigma * eps
-    return b.alpha / a.alpha * x + b.alpha * (b.s - a.s) * eps
+
+@dataclass(frozen=True)
+class _Ode:
+    """dy / du = slope: y = x / alpha where u is s, and y = x where u is lam or t."""
+
+    schedule: NoiseSchedule
+    variable: Variable
+
+    def u(self, point: Point) -> float:
+        return {"s": point.s, "lam": point.lam, "t": point.t}[self.variable]
+
+    def halfway(self, a: Point, b: Point) -> Point:
+        u = 0.5 * (self.u(a) + self.u(b))
+        match self.variable:
+            case "s":
+                return self.schedule.at(s=u)
+            case "lam":
+                return self.schedule.at(lam=u)
+            case "t":
+                return self.schedule.at(t=u)
+
+    def slope(self, x0: Tensor, eps: Tensor, point: Point) -> Tensor:
+        if self.variable == "s":
+            return eps
+        of_x0, of_eps = _derivatives(self.schedule, point)
+        if self.variable == "lam":
+            rate = of_x0 / point.alpha - of_eps / point.sigma  # d lam / dt
+            of_x0, of_eps = of_x0 / rate, of_eps / rate
+        return of_x0 * x0 + of_eps * eps
+
+    def scales(self, a: Point, b: Point) -> tuple[float, float]:
+        """What x and the integral of the slope are multiplied with in a step from a to b."""
+        return (b.alpha / a.alpha, b.alpha) if self.variable == "s" else (1.0, 1.0)
+
+
+def _derivatives(schedule: NoiseSchedule, point: Point) -> tuple[float, float]:
+    """(d alpha / dt, d sigma / dt), from the schedule's f = d log alpha / dt and g^2.
+
+    On a discrete schedule f jumps at the indices. The slope of log alpha between two indices
+    belongs to the middle between them, and from there it is interpolated linearly: at an index it
+    is the mean of both sides. One side alone would be half an index off at every number of steps.
+    """
+    if isinstance(schedule, Flow):
+        return -1.0, 1.0  # also at alpha = 0, where f is infinite
+    f, g2 = schedule.rates(point.t)
+    if schedule.num_train is not None:
+        middle = min(max(math.floor(point.t - 0.5), 0), schedule.num_train - 3) + 0.5
+        (f, g2), (f_up, g2_up) = schedule.rates(middle), schedule.rates(middle + 1)
+        share = point.t - middle
+        f, g2 = f + share * (f_up - f), g2 + share * (g2_up - g2)
+    return f * point.alpha, f * point.sigma + g2 / (2 * point.sigma)
+
+
+_NAMES = {"s": "s = sigma / alpha", "lam": "lam = log(alpha / sigma)"}
+
+
+def _infinite_in(*variables: Variable) -> Callable[[TimeGrid, Params], str | None]:
+    """Refuses a start at alpha = 0 in these variables."""
+
+    def refuses(grid: TimeGrid, params: Params) -> str | None:
+        if grid.points[0].alpha > 0 or params["variable"] not in variables:
+            return None
+        return (
+            f"works in {_NAMES[str(params['variable'])]}, which is infinite where this grid starts "
+            f"(t = {grid.points[0].t:g}, alpha = 0). Start the grid below it, or set variable: t."
+        )
+
+    return refuses
 
 
 @sampler(
@@ -28,22 +104,21 @@ def _euler_step(x: Tensor, x0: Tensor, eps: Tensor, a: Point, b: Point) -> Tenso
     paper="Karras et al. 2022, arXiv:2206.00364, eq. 1 and 4, Euler's method",
     order=1,
     stochastic=False,
+    refuses=_infinite_in("lam"),
 )
-def euler(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
-    """Euler's method in s; the same map as ddim with eta = 0."""
+def euler(
+    denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise, *, variable: Variable = "s"
+) -> Tensor:
+    """Euler's method; in s, and on flow also in t, the same map as ddim with eta = 0."""
+    ode = _Ode(grid.schedule, variable)
     for a, b in grid.steps():
         x0, eps = denoise(x, a)
-        x = _euler_step(x, x0, eps, a, b)
+        if b.sigma == 0 or math.isinf(ode.u(a)):
+            x = b.alpha * x0 + b.sigma * eps
+        else:
+            of_x, of_slope = ode.scales(a, b)
+            x = of_x * x + of_slope * (ode.u(b) - ode.u(a)) * ode.slope(x0, eps, a)
     return x
-
-
-def _infinite_s(grid: TimeGrid, params: Params) -> str | None:
-    if grid.points[0].alpha > 0:
-        return None
-    return (
-        "works in s = sigma / alpha, which is infinite where this grid starts "
-        f"(t = {grid.points[0].t:g}, alpha = 0). Start the grid below it."
-    )
 
 
 @sampler(
@@ -52,16 +127,120 @@ def _infinite_s(grid: TimeGrid, params: Params) -> str | None:
     paper="Karras et al. 2022, arXiv:2206.00364, algorithm 1",
     order=2,
     stochastic=False,
-    calls=lambda steps, ends_at_zero, params: 2 * steps - ends_at_zero,
-    refuses=_infinite_s,
+    calls=lambda steps, ends_at_zero, params: (
+        2 * steps - (ends_at_zero or not params["corrected-last"])
+    ),
+    refuses=_infinite_in("s", "lam"),
 )
-def heun(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
-    """Heun's method in s; a last step to sigma = 0 is an Euler step, as in EDM."""
-    for a, b in grid.steps():
+def heun(
+    denoise: Denoiser,
+    x: Tensor,
+    grid: TimeGrid,
+    noise: Noise,
+    *,
+    variable: Variable = "s",
+    corrected_last: bool = True,
+) -> Tensor:
+    """Heun's method: Euler's step, corrected with the slope where it ended.
+
+    The last step to sigma = 0 stays Euler's, as in EDM; with `corrected-last: false` a last step
+    to sigma > 0 does as well, which saves a call.
+    """
+    ode = _Ode(grid.schedule, variable)
+    for i, (a, b) in enumerate(grid.steps()):
         x0, eps = denoise(x, a)
-        x_b = _euler_step(x, x0, eps, a, b)
-        if b.sigma > 0:
-            _, eps_b = denoise(x_b, b)
-            x_b = _euler_step(x, x0, 0.5 * (eps + eps_b), a, b)
+        if b.sigma == 0:
+            return b.alpha * x0
+        of_x, of_slope = ode.scales(a, b)
+        h = of_slope * (ode.u(b) - ode.u(a))
+        slope = ode.slope(x0, eps, a)
+        x_b = of_x * x + h * slope
+        if corrected_last or i < len(grid) - 1:
+            x_b = of_x * x + 0.5 * h * (slope + ode.slope(*denoise(x_b, b), b))
         x = x_b
     return x
+
+
+@sampler(
+    "rk4",
+    family="PF-ODE, classical",
+    paper="Song et al. 2021, arXiv:2011.13456, eq. 13, the classical Runge-Kutta method",
+    order=4,
+    stochastic=False,
+    calls=lambda steps, ends_at_zero, params: 4 * steps - 3 * ends_at_zero,
+    refuses=_infinite_in("s", "lam"),
+)
+def rk4(
+    denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise, *, variable: Variable = "s"
+) -> Tensor:
+    """The classical Runge-Kutta method of order 4, with its middle in the variable."""
+    ode = _Ode(grid.schedule, variable)
+    for a, b in grid.steps():
+        x0, eps = denoise(x, a)
+        if b.sigma == 0:
+            return b.alpha * x0
+        middle, h = ode.halfway(a, b), ode.u(b) - ode.u(a)
+        to_middle, middle_slope = ode.scales(a, middle)
+        to_end, end_slope = ode.scales(a, b)
+        k1 = ode.slope(x0, eps, a)
+        x_2 = to_middle * x + middle_slope * h / 2 * k1
+        k2 = ode.slope(*denoise(x_2, middle), middle)
+        x_3 = to_middle * x + middle_slope * h / 2 * k2
+        k3 = ode.slope(*denoise(x_3, middle), middle)
+        x_4 = to_end * x + end_slope * h * k3
+        k4 = ode.slope(*denoise(x_4, b), b)
+        x = to_end * x + end_slope * h / 6 * (k1 + 2 * (k2 + k3) + k4)
+    return x
+
+
+@sampler(
+    "ab",
+    family="PF-ODE, classical",
+    paper="Karras et al. 2022, arXiv:2206.00364, eq. 1 and 4, the Adams-Bashforth method (LMS)",
+    order=lambda params: min(int(params["order"]), 2),  # type: ignore[arg-type]
+    formula_order=lambda params: int(params["order"]),  # type: ignore[arg-type]
+    stochastic=False,
+    refuses=_infinite_in("lam"),
+)
+def ab(
+    denoise: Denoiser,
+    x: Tensor,
+    grid: TimeGrid,
+    noise: Noise,
+    *,
+    order: Annotated[int, Ge(1), Le(4)] = 4,
+    variable: Variable = "s",
+) -> Tensor:
+    """Adams-Bashforth with exact coefficients for steps of any size; also known as LMS.
+
+    The polynomial through the last `order` slopes is integrated over the step. The first steps
+    have as many slopes as there are, so the order of the whole is at most 2. A slope where s is
+    infinite says nothing about the others and is left out.
+    """
+    ode = _Ode(grid.schedule, variable)
+    nodes: list[float] = []  # newest first
+    slopes: list[Tensor] = []
+    for a, b in grid.steps():
+        x0, eps = denoise(x, a)
+        u = ode.u(a)
+        if b.sigma == 0 or math.isinf(u):
+            x = b.alpha * x0 + b.sigma * eps
+            continue
+        nodes = [u, *nodes[: order - 1]]
+        slopes = [ode.slope(x0, eps, a), *slopes[: order - 1]]
+        of_x, of_slope = ode.scales(a, b)
+        x = of_x * x
+        for weight, slope in zip(adams_bashforth(nodes, u, ode.u(b)), slopes, strict=True):
+            x = x + of_slope * weight * slope
+    return x
+
+
+def adams_bashforth(nodes: Sequence[float], start: float, end: float) -> list[float]:
+    """Integrals from start to end of the Lagrange polynomials of up to four nodes."""
+    # Two Gauss points: exact for cubics.
+    half = 0.5 * (end - start)
+    gauss = [start + half * (1 + sign / math.sqrt(3)) for sign in (-1, 1)]
+    return [
+        half * sum(math.prod((v - w) / (u - w) for w in nodes if w != u) for v in gauss)
+        for u in nodes
+    ]
