@@ -5,6 +5,7 @@ uses. An error meant for a person (`BenchError`) is printed without a traceback 
 wrong usage with 2; anything else is a bug and keeps its traceback.
 """
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from bench.launch import RunSummary
     from bench.models import Model
+    from bench.presets import Expansion
     from bench.sweep import Sweep
 
 # Plain help: rich's would double the time that `--help` takes. "\b" keeps an example's lines.
@@ -54,11 +56,23 @@ class Device(StrEnum):
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """What a sweep may name."""
+
+    sampler = "sampler"
+    spacing = "spacing"
+    schedule = "schedule"
+    preset = "preset"
+    model = "model"
+    metric = "metric"
+
+
+class Kinds(StrEnum):
+    """All of a kind."""
 
     samplers = "samplers"
     spacings = "spacings"
     schedules = "schedules"
+    presets = "presets"
     models = "models"
     metrics = "metrics"
 
@@ -74,6 +88,7 @@ Reports = Annotated[
     Path, typer.Option("--reports", metavar="DIR", help="The report goes to DIR/<sweep>/.")
 ]
 RESULTS, REPORTS = Path("results"), Path("reports")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -130,6 +145,8 @@ def check(
         asked = f" (asked {cell.nfe_asked})" if cell.nfe_asked not in (None, cell.nfe) else ""
         table.add_row(cell.short, cell.label, f"{cell.nfe}{asked}", f"{cell.samples:,}")
     console.print(table)
+    for expansion in sweep.presets:
+        _print_preset(console, expansion)
     images = sum(cell.samples for cell in cells)
     calls = sum(cell.samples * cell.nfe for cell in cells)
     console.print(
@@ -144,6 +161,17 @@ def check(
     except BenchError as error:
         # The file is right; it may be meant for another machine.
         console.print(f"It cannot run on this machine yet: {error}", markup=False)
+
+
+def _print_preset(console: "Console", expansion: "Expansion") -> None:
+    """The plain keys that a preset stands for, as a row that could be in the file."""
+    from bench.yaml_lines import one_line
+
+    preset = expansion.preset
+    console.print(f"{expansion.place}: preset {preset.name} ({preset.paper})", markup=False)
+    console.print(f"  - {one_line(expansion.row)}", markup=False, soft_wrap=True)
+    if expansion.replaced:
+        console.print(f"    in place of its {one_line(expansion.replaced)}", markup=False)
 
 
 def _print_cost(console: "Console", sweep: "Sweep") -> None:
@@ -394,95 +422,57 @@ def reference(
 
 @app.command("list")
 def list_(
-    kind: Annotated[Kind, typer.Argument(metavar="samplers|spacings|schedules|models|metrics")],
+    kind: Annotated[Kinds, typer.Argument(metavar="|".join(Kinds))],
+    as_json: AsJson = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Of samplers: the page docs/samplers.md.")
+    ] = False,
 ) -> None:
     """List what a sweep may name, with parameters and papers.
 
     \b
-    Example:
+    Examples:
         bench list samplers
+        bench list presets --json
+        bench list samplers --markdown > docs/samplers.md
     """
+    from rich.markup import escape
     from rich.table import Table
 
-    head, rows = _LISTS[kind]()
-    table = Table(*head, show_lines=kind in (Kind.samplers, Kind.spacings))
-    for row in rows:
-        table.add_row(*row)
-    _console().print(table)
+    from bench import catalogue
+
+    if markdown and kind != Kinds.samplers:
+        raise typer.BadParameter("only samplers have a page.", param_hint="--markdown")
+    if markdown:
+        print(catalogue.markdown(), end="")
+    elif as_json:
+        print(json.dumps(catalogue.facts(kind), indent=2))
+    else:
+        head, rows = catalogue.table(kind)
+        table = Table(*head, show_lines=any("\n" in cell for row in rows for cell in row))
+        for row in rows:
+            table.add_row(*map(escape, row))
+        _console().print(table)
 
 
-Row = tuple[str, ...]
-Listing = tuple[Row, list[Row]]
-"""Headings and rows."""
+@app.command()
+def show(
+    kind: Annotated[Kind, typer.Argument(metavar="|".join(Kind))],
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the facts of one sampler, spacing, preset and so on.
 
+    \b
+    Examples:
+        bench show sampler dpm-solver++
+        bench show spacing edm
+        bench show preset ddim-paper --json
+    """
+    from bench import catalogue
 
-def _samplers() -> Listing:
-    from bench.samplers import REGISTRY
-
-    rows: list[Row] = []
-    for sampler in REGISTRY.values():
-        params = "\n".join(
-            f"{name}: {parameter.expected}" + _default(parameter.required, parameter.default)
-            for name, parameter in sampler.params.items()
-        )
-        rows.append((sampler.name, sampler.family, sampler.summary, params, sampler.paper))
-    return ("sampler", "family", "", "parameters", "paper"), rows
-
-
-def _spacings() -> Listing:
-    from bench.diffusion.spacing import SPACINGS
-
-    rows: list[Row] = []
-    for spacing in SPACINGS.values():
-        params = "\n".join(
-            f"{name}: {parameter.expected}" + _default(parameter.required, parameter.default)
-            for name, parameter in spacing.params.items()
-        )
-        rows.append((spacing.name, spacing.summary, params))
-    return ("spacing", "", "parameters"), rows
-
-
-def _schedules() -> Listing:
-    from bench.diffusion.schedule import SCHEDULES
-
-    return ("schedule", ""), [
-        (name, (make.__doc__ or "").partition("\n")[0]) for name, make in SCHEDULES.items()
-    ]
-
-
-def _models() -> Listing:
-    import yaml
-
-    from bench import models
-
-    rows: list[Row] = [
-        (name, yaml.safe_dump(models.describe(name).canonical(), default_flow_style=True).strip())
-        for name in models.NAMES
-    ]
-    rows += [
-        ("any mixture", "{kind: mixture, name: FILE.safetensors, schedule: vp-linear}"),
-        ("any UNet2DModel", "{kind: diffusers, path: FOLDER or HUB/NAME, dtype: float32}"),
-    ]
-    return ("model", "as a sweep writes it in full"), rows
-
-
-def _metrics() -> Listing:
-    from bench.metrics.registry import METRICS
-
-    return ("metric", "features"), [(spec.name, spec.summary) for spec in METRICS.values()]
-
-
-_LISTS = {
-    Kind.samplers: _samplers,
-    Kind.spacings: _spacings,
-    Kind.schedules: _schedules,
-    Kind.models: _models,
-    Kind.metrics: _metrics,
-}
-
-
-def _default(required: bool, default: object) -> str:
-    return "" if required else f" (default {default})"
+    facts = catalogue.find(f"{kind}s", name)
+    print(json.dumps(facts, indent=2) if as_json else catalogue.page(facts))
 
 
 def _results_folder(path: Path, results: Path) -> Path:

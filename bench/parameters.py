@@ -28,6 +28,8 @@ _BOUNDS: dict[type, tuple[str, Callable[[float, float], bool]]] = {
     Lt: ("below", lambda value, bound: value < bound),
 }
 
+_FEW = 10
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -50,6 +52,11 @@ class Parameter:
         """What may be written, for messages and help: 'a number at least 0 and at most 1'."""
         return " or ".join(_describe(choice) for choice in _choices(self.annotation))
 
+    @property
+    def examples(self) -> list[Value]:
+        """Values that show what it does: all of a choice; of a range all if few, else the ends."""
+        return list(dict.fromkeys(v for c in _choices(self.annotation) for v in _examples(c)))
+
     def validate(self, value: object) -> Value:
         """The value in its canonical type.
 
@@ -61,7 +68,7 @@ class Parameter:
             fits, canonical = _match(choice, value)
             if fits:
                 return canonical
-        found = f'the text "{value}"' if isinstance(value, str) else _show(value)
+        found = f'the text "{value}"' if isinstance(value, str) else written(value)
         raise SweepError(f"{self.name} is {found}; expected {self.expected}.")
 
 
@@ -119,14 +126,31 @@ def _choices(annotation: Any) -> list[Any]:
 def _describe(choice: Any) -> str:
     if get_origin(choice) is Annotated:
         base, *bounds = get_args(choice)
-        limits = [f"{_BOUNDS[type(b)][0]} {_show(_limit(b))}" for b in bounds]
+        limits = [f"{_BOUNDS[type(b)][0]} {written(_limit(b))}" for b in bounds]
         return f"{_describe(base)} {' and '.join(limits)}"
     if get_origin(choice) is Literal:
-        return " or ".join(f'"{v}"' if isinstance(v, str) else _show(v) for v in get_args(choice))
+        return " or ".join(f'"{v}"' if isinstance(v, str) else written(v) for v in get_args(choice))
     if get_origin(choice) is tuple:
         return "a list of numbers"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return names.get(choice, "nothing")
+
+
+def _examples(choice: Any) -> list[Value]:
+    if get_origin(choice) is Annotated:
+        base, *bounds = get_args(choice)
+        first, *rest = (_limit(bound) for bound in bounds)
+        # Of a range that is open on one side: its end, and one further.
+        last = rest[0] if rest else first + (1 if isinstance(bounds[0], Ge | Gt) else -1)
+        low, high = sorted((first, last))
+        is_short = base is int and high - low < _FEW
+        ends = range(int(low), int(high) + 1) if is_short else (low, high)
+        return [number for fits, number in (_match(choice, end) for end in ends) if fits]
+    if get_origin(choice) is Literal:
+        return list(get_args(choice))
+    if choice is bool:
+        return [False, True]
+    return [None] if choice is type(None) else []
 
 
 def _match(choice: Any, value: Any) -> tuple[bool, Any]:
@@ -160,7 +184,7 @@ def _limit(bound: Any) -> float:
     return float(getattr(bound, type(bound).__name__.lower()))
 
 
-def _show(value: object) -> str:
+def written(value: object) -> str:
     """A value as YAML writes it; whole numbers without a point."""
     if value is None or isinstance(value, bool):
         return {True: "true", False: "false", None: "nothing"}[value]

@@ -17,11 +17,13 @@ and every key of a grid row (`metrics` is a list of what is asked of each cell, 
     grid:
       - {sampler: ddim, eta: [0, 1], spacing: [uniform, quadratic], steps: [5, 10, 20, 50]}
       - {sampler: heun, spacing: trailing, nfe: [5, 10, 20, 50], unreachable: below}
+      - {preset: edm-paper}         # a published setting; "bench check" shows its plain keys
     launch: {executor: local, workers: 2}
 
 A grid row takes sampler, spacing, final, steps or nfe, the parameters of its samplers and those
-of its spacings (each must be a parameter of all samplers, or of all spacings, of its row). `all`
-and `explicit` fix the number of steps and need neither. Left-out parameters take their defaults
+of its spacings (each must be a parameter of all samplers, or of all spacings, of its row). `all`,
+`explicit` and `file` fix the number of steps and need neither; the times of a file become explicit
+ones. A preset stands for such keys (`bench.presets`). Left-out parameters take their defaults
 before cells are compared, so `{sampler: ddim}` and `{sampler: ddim, eta: 0}` are one cell.
 """
 
@@ -33,7 +35,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import models, results, yaml_lines
+from bench import models, presets, results, yaml_lines
 from bench.diffusion.schedule import NoiseSchedule
 from bench.diffusion.spacing import SPACINGS, Final, TimeGrid, make_grid
 from bench.errors import BenchError, SweepError, nearest
@@ -174,6 +176,7 @@ class Sweep:
         batch: images per model call (the last of a chunk may have fewer).
         chunk: images per file of features, a multiple of `batch`.
         launch: where the cells run.
+        presets: what became of the rows of its grid that name a preset.
     """
 
     name: str
@@ -185,6 +188,7 @@ class Sweep:
     batch: int
     chunk: int
     launch: Launch
+    presets: tuple[presets.Expansion, ...]
     _cells: tuple[Cell, ...] = field(repr=False)
 
     def cells(self) -> list[Cell]:
@@ -237,6 +241,7 @@ def _sweep(document: Document) -> Sweep:
             f"{document.file}: the file is empty. A sweep needs at least model, samples, metrics, "
             "reference and grid."
         )
+    expansions = presets.expand(document)
     # Each part is checked also where another is wrong, so that one run shows all mistakes.
     head = validated(Head, document, document.data, ())
     launch = _launch(document)
@@ -269,6 +274,7 @@ def _sweep(document: Document) -> Sweep:
         batch=batch,
         chunk=chunk,
         launch=launch,
+        presets=tuple(expansions),
         _cells=tuple(_distinct(specs, drafts, head)),
     )
 
@@ -277,7 +283,7 @@ def _drafts(document: Document, specs: list[ModelSpec]) -> Iterator[dict[str, An
     """The cells of all rows as keyword arguments, without seed and samples."""
     rows = document.data.get("grid")
     for i, given in enumerate(rows if isinstance(rows, list) else []):
-        if isinstance(given, dict):  # anything else is a problem already
+        if isinstance(given, dict) and "preset" not in given:  # these are problems already
             before = len(document.problems)
             row = validated(Row, document, given, ("grid", i))
             if row is not None:

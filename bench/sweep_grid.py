@@ -8,7 +8,15 @@ from itertools import product
 from typing import Any, TypeVar, get_origin
 
 from bench.diffusion.schedule import NoiseSchedule
-from bench.diffusion.spacing import SPACINGS, Final, Spacing, TimeGrid, make_grid, steps_of
+from bench.diffusion.spacing import (
+    SPACINGS,
+    Final,
+    Spacing,
+    TimeGrid,
+    make_grid,
+    read_times,
+    steps_of,
+)
 from bench.errors import ScheduleError, SweepError, nearest
 from bench.models import ModelSpec
 from bench.parameters import Parameter, Value
@@ -151,16 +159,15 @@ def expand(
         for combination in product(*axes.values()):
             chosen = dict(zip(axes, combination, strict=True))
             sampler, spacing = chosen["sampler"][1], chosen["spacing"][1]
-            course = Course(
-                schedule,
-                sampler,
-                _complete(sampler, chosen),
-                spacing,
-                _complete(spacing, chosen),
-                chosen["final"][1],
-            )
             place, budget = chosen["budget"]
             try:
+                course = Course(
+                    schedule,
+                    sampler,
+                    _complete(sampler, chosen),
+                    *_recorded(spacing, _complete(spacing, chosen)),
+                    chosen["final"][1],
+                )
                 steps = _steps(document, row, course, place, budget)
             except ScheduleError as error:
                 own = [chosen[name][0] for name in spacing.params if name in chosen]
@@ -172,12 +179,23 @@ def expand(
                     "model": canonical,
                     "sampler": sampler.name,
                     "params": course.params,
-                    "spacing": spacing.name,
+                    "spacing": course.spacing.name,
                     "spacing_params": course.spacing_params,
                     "steps": steps,
                     "final": course.final,
                     "nfe_asked": budget if row.nfe else None,
                 }
+
+
+def _recorded(spacing: Spacing, params: dict[str, Value]) -> tuple[Spacing, dict[str, Value]]:
+    """What a cell holds: in place of a file, the times in it, which determine the images.
+
+    Raises:
+        ScheduleError: the file holds no times.
+    """
+    if spacing.name != "file":
+        return spacing, params
+    return SPACINGS["explicit"], {"times": read_times(str(params["file"]))}
 
 
 _AXIS = {"steps": "budget", "nfe": "budget"}
@@ -253,7 +271,7 @@ def _owners(
             return []
     here: list[Rule] = [*samplers, *spacings]
     everywhere: list[Rule] = [*REGISTRY.values(), *SPACINGS.values()]
-    known = [*Row.model_fields, *(name for rule in here for name in rule.params)]
+    known = ["preset", *Row.model_fields, *(name for rule in here for name in rule.params)]
     takes = "; ".join(f"{r.name} takes {', '.join(r.params) or 'none'}" for r in here)
     others = [r.name for r in everywhere if key in r.params]
     elsewhere = f" It is a parameter of {', '.join(others)}." if others else ""

@@ -7,10 +7,12 @@ truth values, `1:30` is the number 90 and `010` is 8. Here numbers are what a ph
 tags are refused: what a file says stands where it says it.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -31,6 +33,18 @@ def show(keys: Keys) -> str:
     for key in keys:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
     return text or "the file"
+
+
+def one_line(data: Mapping[str, Yaml]) -> str:
+    """A mapping as YAML on one line, as a grid row is written.
+
+    >>> one_line({"sampler": "ddim", "eta": [0, 1]})
+    '{sampler: ddim, eta: [0, 1]}'
+    """
+    text: str = yaml.safe_dump(
+        dict(data), default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
+    )
+    return text.strip()
 
 
 @dataclass
@@ -76,6 +90,17 @@ class Document:
             case _:
                 what = self.texts[keys]
         return f"{show(keys)} is {what}"
+
+    def insert(self, keys: Keys, value: Yaml, at: Keys, origin: str) -> None:
+        """Adds a value as though it stood in the line of `at`; messages quote its `origin`."""
+        self.lines[keys] = self.lines[at]
+        parent: Any = self.value(keys[:-1])
+        parent[keys[-1]] = value
+        if isinstance(value, list):
+            for k, item in enumerate(value):
+                self.insert((*keys, k), item, at, origin)
+        else:
+            self.texts[keys] = f"{json.dumps(value)} ({origin})"
 
     def problem(self, keys: Keys, text: str) -> None:
         """Notes a problem with the value (or the missing value) at `keys`."""

@@ -1,5 +1,6 @@
 """The commands, each on something tiny but real; and what a person sees when it goes wrong."""
 
+import json
 import re
 import subprocess
 import sys
@@ -115,6 +116,22 @@ def test_check_prints_cells_with_their_nfe(
     assert "3 cells, 300 images, 600 model calls of one image" in said.out
     assert "cannot run" not in said.out
     assert not (sweep_file.parent / "results").exists()
+
+
+def test_check_shows_the_plain_keys_of_presets(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    rows = "grid: [{sampler: ddim, steps: 3}, {preset: ddim-paper, eta: 1, steps: [5, 10]}]"
+    sweep_file.write_text(re.sub("grid: .*", rows, sweep_file.read_text()))
+    said = bench(capsys, "check", sweep_file)
+    assert said.code == 0
+    lines = [line.strip() for line in said.out.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("line 7, grid[1]:"))
+    assert lines[start].startswith("line 7, grid[1]: preset ddim-paper (Song, Meng and Ermon 2021")
+    assert lines[start + 1 : start + 3] == [
+        "- {sampler: ddim, eta: 1, spacing: quadratic, final: zero, steps: [5, 10]}",
+        "in place of its {eta: 0, steps: [10, 20, 50, 100]}",
+    ]
 
 
 def test_check_tells_what_is_missing_here(
@@ -237,8 +254,9 @@ def test_reference_of_images(
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("samplers", ["ddim", 'eta: a number at least 0 and at most 1 or "sigma-hat"', "heun"]),
-        ("spacings", ["trailing", "rho: a number above 0 (default 7.0)"]),
+        ("samplers", ["ddim", "eta 0", "heun", "2n - 1 to zero", "arXiv:2010.02502"]),
+        ("spacings", ["trailing", "rho: a number above 0 (default 7)", "trained indices"]),
+        ("presets", ["ddim-paper", "{sampler: ddim, eta: 0, spacing: quadratic"]),
         ("schedules", ["vp-cosine", "flow"]),
         ("models", ["{kind: mixture, name: cifar10-mixture, schedule: vp-linear}"]),
         ("metrics", ["fd_cifar", "fid", "Inception"]),
@@ -251,6 +269,34 @@ def test_list(capsys: pytest.CaptureFixture[str], kind: str, expected: list[str]
     text = " ".join(re.sub(r"[│┃]", " ", said.out).split())
     for words in expected:
         assert all(word in text for word in words.split()), words
+
+
+def test_list_and_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = json.loads(bench(capsys, "list", "presets", "--json").out)
+    shown = json.loads(bench(capsys, "show", "preset", "ddim-paper", "--json").out)
+    assert shown in listed
+    assert shown["keys"]["sampler"] == "ddim"
+
+
+def test_list_as_a_page(capsys: pytest.CaptureFixture[str]) -> None:
+    said = bench(capsys, "list", "samplers", "--markdown")
+    assert said.code == 0
+    assert said.out.startswith("# Samplers\n")
+    assert "\n| ddim | implicit |" in said.out
+    refused = bench(capsys, "list", "spacings", "--markdown")
+    assert refused.code == 2
+    assert "only samplers have a page" in refused.err
+
+
+def test_show(capsys: pytest.CaptureFixture[str]) -> None:
+    said = bench(capsys, "show", "sampler", "heun")
+    assert said.code == 0
+    assert said.out.startswith("heun: Heun's method")
+    assert "\n  NFE of n steps  2n - 1 to zero, 2n to sigma-min" in said.out
+    assert "t_i = (" in bench(capsys, "show", "spacing", "time-power").out
+    unknown = bench(capsys, "show", "sampler", "huen")
+    assert unknown.code == 1
+    assert unknown.err.startswith('There is no sampler "huen". Did you mean "heun"? ')
 
 
 def test_a_persons_mistake_exits_with_1_and_no_traceback(

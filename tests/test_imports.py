@@ -34,13 +34,14 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"atomic", "diffusion", "errors"},
     "training": {"atomic", "errors", "metrics", "models"},
     # a sweep and its cells
+    "presets": {"errors", "yaml_lines"},
     "sweep_file": {"diffusion", "errors", "yaml_lines"},
     "sweep_grid": {
         *("diffusion", "errors", "models", "parameters", "samplers", "sweep_file", "yaml_lines"),
     },
     "sweep": {
-        *("diffusion", "errors", "metrics", "models", "parameters", "results", "samplers"),
-        *("sweep_file", "sweep_grid", "yaml_lines"),
+        *("diffusion", "errors", "metrics", "models", "parameters", "presets", "results"),
+        *("samplers", "sweep_file", "sweep_grid", "yaml_lines"),
     },
     "numerics": set(),
     "fingerprint": {"diffusion", "errors", "models", "numerics", "samplers", "sweep"},
@@ -58,9 +59,13 @@ ARROWS: dict[str, set[str]] = {
         *("atomic", "cell", "chunks", "claim", "errors", "executors", "progress", "results"),
         "sweep",
     },
+    "catalogue": {
+        *("diffusion", "errors", "metrics", "models", "parameters", "presets", "samplers"),
+        "yaml_lines",
+    },
     "cli": {
-        *("diffusion", "errors", "estimate", "launch", "metrics", "models", "report", "results"),
-        *("samplers", "sweep", "training", "yaml_lines"),
+        *("catalogue", "errors", "estimate", "launch", "metrics", "models", "presets", "report"),
+        *("results", "sweep", "training", "yaml_lines"),
     },
 }
 

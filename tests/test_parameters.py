@@ -7,7 +7,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 from bench.errors import SweepError
-from bench.parameters import as_keywords, complete, parameters_of
+from bench.parameters import Parameter, as_keywords, complete, parameters_of, written
 
 
 def example(
@@ -157,3 +157,37 @@ def test_a_missing_choice_is_asked_for() -> None:
     with pytest.raises(SweepError) as caught:
         complete('sampler "ddpm"', parameters_of(choosy), {})
     assert str(caught.value) == 'sampler "ddpm" needs "variance": "small" or "large".'
+
+
+@pytest.mark.parametrize(
+    ("annotation", "examples"),
+    [
+        (Literal["never", "always"], ["never", "always"]),
+        (bool, [False, True]),
+        (Annotated[int, Ge(1), Le(4)], [1, 2, 3, 4]),
+        (Annotated[int, Ge(1), Lt(4)], [1, 2, 3]),
+        (Annotated[int, Ge(1), Le(1000)], [1, 1000]),
+        (Annotated[int, Ge(2)], [2, 3]),
+        (Annotated[float, Ge(0), Le(1)], [0.0, 1.0]),
+        (Annotated[float, Ge(0)], [0.0, 1.0]),
+        (Annotated[float, Gt(0)], [1.0]),
+        (Annotated[float, Lt(2)], [1.0]),
+        (Annotated[float, Gt(0)] | None, [1.0, None]),
+        (Annotated[float, Ge(0), Le(1)] | Literal["sigma-hat"], [0.0, 1.0, "sigma-hat"]),
+        (tuple[float, ...], []),
+        (str, []),
+    ],
+)
+def test_examples_are_a_choice_or_the_ends_of_a_range(annotation: object, examples: list) -> None:
+    parameter = Parameter("x", annotation, None)
+    assert parameter.examples == examples
+    assert [type(value) for value in parameter.examples] == [type(value) for value in examples]
+    assert all(parameter.validate(value) == value for value in examples)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(7.0, "7"), (0.002, "0.002"), (True, "true"), (None, "nothing"), ("slow", "slow"), (3, "3")],
+)
+def test_written_as_in_a_sweep(value: object, text: str) -> None:
+    assert written(value) == text

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import SweepError
-from bench.yaml_lines import parse, read, show
+from bench.yaml_lines import one_line, parse, read, show
 
 TEXT = """\
 # How many lines?
@@ -81,6 +81,24 @@ def test_found_quotes_the_users_text(text: str, found: str) -> None:
     document = parse(f"key: {text}\n", "a.yaml")
     assert document.found(("key",)) == found
     assert document.found(("key", 7, "deeper")) == found  # what is not there is read as its owner
+
+
+def test_an_inserted_value_stands_where_another_does() -> None:
+    document = parse(TEXT, "a.yaml")
+    document.insert(("list", 1, "steps"), [5, 1e-3], ("list", 1, "z"), "of mine")
+    document.insert(("list", 1, "clip"), True, ("list", 1, "z"), "of mine")
+    assert document.data["list"][1] == {"z": [4], "steps": [5, 1e-3], "clip": True}  # type: ignore[index]
+    assert document.lines["list", 1, "steps", 1] == document.lines["list", 1, "z"] == 5
+    assert document.found(("list", 1, "steps", 1)) == "list[1].steps[1] is 0.001 (of mine)"
+    assert document.found(("list", 1, "clip", 0)) == "list[1].clip is true (of mine)"
+
+
+def test_one_line_reads_back() -> None:
+    row = {"sampler": "ddim", "eta": [0, 0.5, "sigma-hat"], "clip": True, "file": "a: b.txt"}
+    text = one_line(row)
+    assert text == "{sampler: ddim, eta: [0, 0.5, sigma-hat], clip: true, file: 'a: b.txt'}"
+    assert parse(f"row: {text}", "a.yaml").data["row"] == row
+    assert "\n" not in one_line({"times": list(range(1000))})
 
 
 def test_problems_come_together_in_the_order_of_the_file() -> None:
