@@ -149,7 +149,8 @@ def run_cell(
         sampling = Sampling(cell, model, setting.batch, setting.device)
         moments = {name: Moments.empty(one.dim) for name, one in extractors.items()}
         seconds = {"sampling": 0.0, "features": 0.0, "total": 0.0}
-        calls, peak = cell.nfe, 0.0
+        calls: list[int] = []
+        peak = 0.0
         for index, samples in enumerate(_slices(cell.samples, setting.chunk)):
             before_chunk()
             chunk = _on_disk(work, index, stamp)
@@ -164,7 +165,8 @@ def run_cell(
             for part, spent in chunk.seconds.items():
                 seconds[part] += spent
                 seconds["total"] += spent
-            calls, peak = chunk.calls, max(peak, chunk.peak_memory_mb)
+            calls += chunk.calls
+            peak = max(peak, chunk.peak_memory_mb)
         rate = cell.samples / seconds["total"]
         began = time.perf_counter()
         scores = metrics.score(moments, bound)
@@ -174,7 +176,7 @@ def run_cell(
         status="done",
         error=None,
         metrics=scores,
-        nfe={"declared": cell.nfe, "counted": calls},
+        nfe={"declared": cell.nfe, "counted": _summary(calls)},
         seconds={part: round(spent, 4) for part, spent in seconds.items()},
         samples_per_second=round(rate, 2),
         peak_memory_mb=peak,
@@ -212,6 +214,12 @@ def _record(cell: Cell, *, made_with: Json, **facts: Any) -> Result:
         provenance=made_with | provenance.describe(),
         **facts,
     )
+
+
+def _summary(calls: list[int]) -> Json:
+    """Of the calls of each image."""
+    mean = round(sum(calls) / len(calls), 2)
+    return {"mean": mean, "min": min(calls), "max": max(calls)}
 
 
 def _slices(samples: int, chunk: int) -> Iterator[range]:

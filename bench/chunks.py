@@ -46,13 +46,13 @@ class Chunk:
 
     Attributes:
         features: extractor name -> float32 (n, d).
-        calls: model calls per image.
+        calls: model calls of each image.
         seconds: {"sampling", "features"}.
         peak_memory_mb: of the process or the GPU's allocator until then.
     """
 
     features: Mapping[str, NDArray[np.float32]]
-    calls: int
+    calls: list[int]
     seconds: dict[str, float]
     peak_memory_mb: float
 

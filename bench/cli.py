@@ -143,15 +143,17 @@ def check(
     table.columns[2].justify = table.columns[3].justify = "right"
     for cell in cells:
         asked = f" (asked {cell.nfe_asked})" if cell.nfe_asked not in (None, cell.nfe) else ""
-        table.add_row(cell.short, cell.label, f"{cell.nfe}{asked}", f"{cell.samples:,}")
+        calls = "counted" if cell.nfe is None else f"{cell.nfe}"
+        table.add_row(cell.short, cell.label, f"{calls}{asked}", f"{cell.samples:,}")
     console.print(table)
     for expansion in sweep.presets:
         _print_preset(console, expansion)
     images = sum(cell.samples for cell in cells)
-    calls = sum(cell.samples * cell.nfe for cell in cells)
+    work = sum(cell.samples * cell.nfe for cell in cells if cell.nfe is not None)
+    counted = " and those that are counted" if any(cell.nfe is None for cell in cells) else ""
     console.print(
-        f"{sweep.file} is valid: {len(cells)} cells, {images:,} images, {calls:,} model calls "
-        f"of one image."
+        f"{sweep.file} is valid: {len(cells)} cells, {images:,} images, {work:,} model calls "
+        f"of one image{counted}."
     )
     if measure:
         _print_cost(console, sweep)

@@ -61,7 +61,7 @@ def measure(sweep: Sweep) -> Cost:
                     _seconds(partial(extractor, images), setting.device)
                     for extractor in bound.values()
                 )
-            total += cell.samples / batch * (cell.nfe * calls[label] + features)
+            total += cell.samples / batch * (cell.work * calls[label] + features)
     return Cost(setting.device, batch, calls, features, total)
 
 

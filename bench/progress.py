@@ -124,7 +124,7 @@ class _Work:
 
     @classmethod
     def of(cls, cell: Cell, images: int) -> Self:
-        return cls(images, images * cell.nfe)
+        return cls(images, images * cell.work)
 
     def __add__(self, other: Self) -> "_Work":
         return _Work(self.images + other.images, self.calls + other.calls)

@@ -15,7 +15,8 @@ A record, key by key (format 1):
     metrics             {name: {value, n, reference, reference_digest, extractor,
                         extractor_digest, quantiser, notes}}; empty if failed, never a sentinel
                         number; notes are sentences that belong below a table with the value
-    nfe                 {declared, counted}: model calls per image; counted is null if it failed
+    nfe                 {declared, counted}: model calls per image; declared is null for a sampler
+                        that chooses its own steps, counted is {mean, min, max}, null if it failed
                         before the first chunk
     steps               {asked, effective}: as the sweep says, and what duplicates left of it;
                         null for exact draws
@@ -235,13 +236,21 @@ _COLUMNS = {
 }
 
 
+def _nfe(nfe: Json) -> int | None:
+    """Declared calls per image; the counted mean, to a whole number, where none are declared."""
+    declared, counted = nfe["declared"], nfe["counted"]
+    if declared is not None:
+        return int(declared)
+    return None if counted is None else round(counted["mean"])
+
+
 def _planned(result: Result) -> Json:
     """The row that a plan would have for a record that comes without one."""
     return {
         "key": result.key,
         "label": result.label,
         "cell": result.cell,
-        "nfe": result.nfe["declared"],
+        "nfe": _nfe(result.nfe),
         "steps_effective": result.steps["effective"],
         "nfe_asked": None,
     }
@@ -267,7 +276,7 @@ def _row(planned: Json, result: Result | None, asked: Iterable[str]) -> Json:
         for name, entry in result.metrics.items()
         if entry.get("notes")
     }
-    row |= {"status": result.status, "reason": result.error}
+    row |= {"status": result.status, "reason": result.error, "nfe": _nfe(result.nfe)}
     absent = [name for name in asked if name not in result.metrics]
     if absent and result.status == "done":
         row |= {"status": "missing", "reason": f"{', '.join(absent)} not computed yet"}

@@ -52,10 +52,11 @@ class Sampling:
         parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
         kept: list[Tensor] = []
         seconds = {"sampling": 0.0, "features": 0.0}
-        calls = 0
+        calls: list[int] = []
         for batch in self._batches(samples):
             began = self._clock()
-            x, calls = self._sample(batch)
+            x, spent = self._sample(batch)
+            calls += spent
             images = to_uint8(self._finite(x, batch, index))
             sampled = self._clock()
             for name, extractor in extractors.items():
@@ -72,16 +73,18 @@ class Sampling:
         for start in range(samples.start, samples.stop, self._batch):
             yield range(start, min(start + self._batch, samples.stop))
 
-    def _sample(self, batch: range) -> tuple[Tensor, int]:
-        """Images (B, C, H, W) of a batch, and the model calls they took: those declared."""
+    def _sample(self, batch: range) -> tuple[Tensor, list[int]]:
+        """Images (B, C, H, W) of a batch, and the model calls of each: those declared, if any."""
         denoiser = self._model.denoiser()
         x = self._run(denoiser, batch)
-        if denoiser.nfe != self._cell.nfe:
+        calls, declared = denoiser.nfe_of(len(batch)), self._cell.nfe
+        if declared is not None and set(calls) != {declared}:
+            counted = " to ".join(str(n) for n in sorted({min(calls), max(calls)}))
             raise CellError(
-                f"{self._name}: the sampler called the model {denoiser.nfe} times and declares "
-                f"{self._cell.nfe}. Correct `calls` where it is registered."
+                f"{self._name}: the sampler called the model {counted} times and declares "
+                f"{declared}. Correct `calls` where it is registered."
             )
-        return x, denoiser.nfe
+        return x, calls
 
     def _run(self, denoiser: Denoiser, batch: range) -> Tensor:
         cell, shape = self._cell, self._model.shape
@@ -118,7 +121,9 @@ class Sampling:
             calls += 1
             pair = self._model.pair(x, point)
             if not found and not all(bool(_finite_rows(part).all()) for part in (x, *pair)):
-                found = f", at model call {calls} of {self._cell.nfe} (sigma {point.sigma:.3g})"
+                of = "" if self._cell.nfe is None else f" of {self._cell.nfe}"
+                sigma = float(torch.as_tensor(point.sigma).max())
+                found = f", at model call {calls}{of} (sigma {sigma:.3g})"
             return pair
 
         self._run(Denoiser(watch), batch)

@@ -50,6 +50,7 @@ from bench.yaml_lines import Document
 __all__ = ["EXACT", "Cell", "Launch", "Sweep", "load", "parse"]
 
 _BATCH, _CHUNK = 500, 1000
+_GUESS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +150,20 @@ class Cell:
         return _steps_left(_json(self.model), self.spacing, self.steps, self.final, params)
 
     @property
-    def nfe(self) -> int:
-        """Declared number of function evaluations per image; 0 for exact draws."""
+    def nfe(self) -> int | None:
+        """Declared number of function evaluations per image; 0 for exact draws.
+
+        None for a sampler that chooses its own steps.
+        """
         steps = self.steps_effective
         if steps is None or self.final is None:
             return 0
         return REGISTRY[self.sampler].nfe(steps, self.final, self.params)
+
+    @property
+    def work(self) -> int:
+        """Function evaluations per image to reckon with: those declared, else a guess."""
+        return _GUESS if self.nfe is None else self.nfe
 
 
 _IDENTITY = (

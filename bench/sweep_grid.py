@@ -94,8 +94,10 @@ class Course:
         self.sampler.check(self.grid(steps), self.params)
 
     def nfe(self, left: int) -> int:
-        """Calls that `left` steps make."""
-        return self.sampler.nfe(left, self.final, self.params)
+        """Calls that `left` steps make, of a sampler that declares them."""
+        calls = self.sampler.nfe(left, self.final, self.params)
+        assert calls is not None
+        return calls
 
     def asking(self, left: int) -> int | None:
         """The smallest number of steps of which `left` remain; None if there is none."""
@@ -160,6 +162,13 @@ def expand(
             chosen = dict(zip(axes, combination, strict=True))
             sampler, spacing = chosen["sampler"][1], chosen["spacing"][1]
             place, budget = chosen["budget"]
+            if sampler.exact and not model.exact:
+                document.problem(
+                    chosen["sampler"][0],
+                    f"{document.found(chosen['sampler'][0])}, which asks for a model whose score "
+                    f"is exact; {model.label} is a network. Leave it out, or use a mixture.",
+                )
+                continue
             try:
                 course = Course(
                     schedule,
@@ -384,6 +393,13 @@ def _steps_for_nfe(
     document: Document, row: Row, course: Course, place: Keys, nfe: int
 ) -> int | None:
     """The number of steps that makes `nfe` calls, or what `unreachable` says instead."""
+    if course.sampler.calls is None:
+        document.problem(
+            place,
+            f"{document.found(place)}; {course.sampler.name} chooses its own steps, and its calls "
+            "are counted when it runs. Give steps, and its tolerances in place of a budget.",
+        )
+        return None
     below, above = course.around(nfe)
     if below is not None and (course.nfe(below) == nfe or row.unreachable == "below"):
         return course.asking(below)

@@ -61,7 +61,7 @@ def _dearest_first(cells: list[Cell]) -> list[Cell]:
     models: dict[str, int] = {}
     for cell in cells:
         models.setdefault(str(cell.model), len(models))
-    return sorted(cells, key=lambda cell: (models[str(cell.model)], -cell.nfe * cell.samples))
+    return sorted(cells, key=lambda cell: (models[str(cell.model)], -cell.work * cell.samples))
 
 
 def is_settled(cell: Cell, setting: Setting, folder: Path) -> bool:

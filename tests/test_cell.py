@@ -73,7 +73,7 @@ def test_record_says_what_was_done(sweep: Sweep, tmp_path: Path) -> None:
     result = run_cell(cell, setting, tmp_path)
     assert results.find(tmp_path, cell.key) == result
     assert (result.status, result.error, result.samples) == ("done", None, 200)
-    assert result.nfe == {"declared": 5, "counted": 5}
+    assert result.nfe == {"declared": 5, "counted": {"mean": 5.0, "min": 5, "max": 5}}
     assert result.steps == {"asked": 5, "effective": 5}
     assert 0 < result.metrics["fd_tiny"]["value"] < 10
     assert result.metrics["fd_tiny"]["n"] == 200
@@ -209,11 +209,28 @@ def test_nfe_that_is_not_as_declared(
         run_cell(cell, setting, tmp_path)
 
 
+def test_calls_of_a_sampler_that_chooses_its_steps_are_counted_for_each_image(
+    tmp_path: Path,
+) -> None:
+    rows = "[{sampler: rk45, spacing: linspace, steps: 2, rtol: 0.01, atol: 0.01}]"
+    sweep = fakes.make_sweep(tmp_path, grid=rows)
+    cell, setting = sweep.cells()[-1], Setting.of(sweep.plan())
+    assert cell.nfe is None
+    whole = run_cell(cell, setting, tmp_path)
+    assert whole.nfe["declared"] is None
+    counted = whole.nfe["counted"]
+    assert 10 < counted["min"] < counted["mean"] < counted["max"] < 200
+    assert results.load(tmp_path)["nfe"].tolist() == [round(counted["mean"])]
+    # Neither images nor calls depend on who shares the batch.
+    other = run_cell(cell, replace(setting, batch=7, chunk=21), tmp_path / "other")
+    assert other.nfe == whole.nfe
+
+
 def test_exact_row_draws_from_the_model(sweep: Sweep, tmp_path: Path) -> None:
     exact, setting = one_cell(sweep, "exact"), Setting.of(sweep.plan())
     result = run_cell(exact, setting, tmp_path)
     other = run_cell(one_cell(sweep), setting, tmp_path)
-    assert result.nfe == {"declared": 0, "counted": 0}
+    assert result.nfe == {"declared": 0, "counted": {"mean": 0.0, "min": 0, "max": 0}}
     assert result.metrics["fd_tiny"]["value"] < 0.3 * other.metrics["fd_tiny"]["value"]
     network: Model = replace(setting.load(exact), exact_draw=None)
     with pytest.raises(CellError, match="the model has no exact draws"):

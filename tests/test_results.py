@@ -44,7 +44,7 @@ def a_result(key: str, **changes: Any) -> Result:
         status="done",
         error=None,
         metrics={"fd_cifar": entry},
-        nfe={"declared": 10, "counted": 10},
+        nfe={"declared": 10, "counted": {"mean": 10.0, "min": 10, "max": 10}},
         steps={"asked": 10, "effective": 10},
         samples=5000,
         seconds={"sampling": 4.0, "features": 1.0, "total": 5.5},

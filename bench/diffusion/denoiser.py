@@ -5,9 +5,11 @@ and noise with x = alpha x0 + sigma eps.
 """
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, cast
 
+import torch
 from torch import Tensor
 
 from bench.diffusion.schedule import Point
@@ -26,12 +28,42 @@ class Denoiser:
 
     def __init__(self, pair: Callable[[Tensor, Point], Pair]) -> None:
         self.nfe = 0
+        self._own: Counter[int] = Counter()
         self._pair = pair
 
-    def __call__(self, x: Tensor, point: Point) -> Pair:
-        """x0 and eps at `point`; one network function evaluation."""
-        self.nfe += 1
+    def __call__(self, x: Tensor, point: Point, rows: Tensor | None = None) -> Pair:
+        """x0 and eps at `point`; one network function evaluation.
+
+        Args:
+            x: (B, C, H, W).
+            point: the noise level, or that of each sample (see `per_sample`).
+            rows: int64 (B,), the samples of the batch that `x` holds, where that is not all of
+                them: then each counts its own calls, and `nfe` counts none.
+        """
+        if rows is None:
+            self.nfe += 1
+        else:
+            self._own.update(rows.tolist())
         return self._pair(x, point)
+
+    def nfe_of(self, samples: int) -> list[int]:
+        """Calls for each of the samples of the batch."""
+        return [self.nfe + self._own[i] for i in range(samples)]
+
+
+def per_sample(points: Sequence[Point], like: Tensor) -> Point:
+    """A point for each sample as one: its fields are (B, 1, 1, 1), dtype and device as `like`."""
+
+    def column(values: Iterable[float]) -> float:
+        tensor = torch.tensor([*values], dtype=torch.float64).to(like)
+        return cast(float, tensor.view(-1, 1, 1, 1))  # arithmetic with x is the same
+
+    return Point(
+        t=column(p.t for p in points),
+        alpha=column(p.alpha for p in points),
+        sigma=column(p.sigma for p in points),
+        lam=column(p.lam for p in points),
+    )
 
 
 def from_network(

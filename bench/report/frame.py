@@ -200,16 +200,17 @@ def _pool(rows: pd.DataFrame, metric: str) -> Pooled:
     )
 
 
-def _budgets(cells: pd.DataFrame) -> "pd.Series[int]":
+def _budgets(cells: pd.DataFrame) -> "pd.Series[Any]":
     """The NFE that a cell stands for: the row of the table it belongs to.
 
     It is the budget asked for, if the sweep asks by NFE. If it asks by steps, it is the NFE,
     counting dropped duplicates as if they had been run where a step is one call: `quadratic` at
-    50 steps keeps 41 and still belongs beside `uniform` at 50.
+    50 steps keeps 41 and still belongs beside `uniform` at 50. A cell whose calls are counted
+    belongs nowhere before it has run.
     """
     dropped = (cells["steps"] - cells["steps_effective"]).fillna(0)
     single = (cells["nfe"] - cells["steps_effective"]).fillna(0) <= 1
-    return cells["nfe_asked"].fillna(cells["nfe"] + dropped.where(single, 0)).astype(int)
+    return cells["nfe_asked"].fillna(cells["nfe"] + dropped.where(single, 0)).astype("Int64")
 
 
 def _lines(cells: pd.DataFrame) -> "pd.Series[str]":

@@ -33,9 +33,11 @@ class Sampler:
             stochastic sampler, the weak order.
         formula_order: order of a step's formula with an exact history, by its parameters.
         stochastic: whether it draws noise along the way, by its parameters.
-        calls: NFE of n steps, given whether the grid ends at sigma = 0, by its parameters.
+        calls: NFE of n steps, given whether the grid ends at sigma = 0, by its parameters; None for
+            a sampler that chooses its own steps, whose calls can only be counted.
         min_steps: the smallest number of steps it takes, by its parameters.
         refuses: why it cannot run on a grid, by its parameters; None where it can.
+        exact: whether it asks for a model whose score is exact at every noise level.
         paper: authors, year, arXiv id, equation or algorithm.
         summary: the first sentence of its docstring.
         params: YAML name -> parameter.
@@ -46,9 +48,10 @@ class Sampler:
     order: Callable[[Params], int]
     formula_order: Callable[[Params], int]
     stochastic: Callable[[Params], bool]
-    calls: Callable[[int, bool, Params], int]
+    calls: Callable[[int, bool, Params], int] | None
     min_steps: Callable[[Params], int]
     refuses: Callable[[TimeGrid, Params], str | None]
+    exact: bool
     paper: str
     summary: str
     function: SamplerFunction
@@ -58,8 +61,10 @@ class Sampler:
         """All parameters in canonical form; see `bench.parameters.complete`."""
         return complete(f'sampler "{self.name}"', self.params, given)
 
-    def nfe(self, steps: int, final: Final, params: Params) -> int:
-        """Declared NFE of `steps` steps (those that are left after duplicates)."""
+    def nfe(self, steps: int, final: Final, params: Params) -> int | None:
+        """Declared NFE of `steps` steps (those that are left after duplicates); None if counted."""
+        if self.calls is None:
+            return None
         return self.calls(steps, final == "zero", params) + (final == "denoise")
 
     def check(self, grid: TimeGrid, params: Params) -> None:
@@ -78,10 +83,19 @@ class Sampler:
             raise ScheduleError(f"{self.name} {reason}")
 
     def steps_for(self, nfe: int, final: Final, params: Params) -> int:
-        """The largest number of steps that costs at most `nfe` calls; 0 if the fewest cost more."""
+        """The largest number of steps that costs at most `nfe` calls; 0 if the fewest cost more.
+
+        Only for samplers that declare their calls.
+        """
+
+        def affordable(steps: int) -> bool:
+            cost = self.nfe(steps, final, params)
+            assert cost is not None
+            return cost <= nfe
+
         # Every step costs at least a call and NFE rises with the steps.
         fewest = self.min_steps(params)
-        return next((n for n in range(nfe, fewest - 1, -1) if self.nfe(n, final, params) <= nfe), 0)
+        return next((n for n in range(nfe, fewest - 1, -1) if affordable(n)), 0)
 
 
 REGISTRY: dict[str, Sampler] = {}
@@ -95,9 +109,10 @@ def sampler(
     order: int | Callable[[Params], int],
     stochastic: bool | Callable[[Params], bool],
     formula_order: int | Callable[[Params], int] | None = None,
-    calls: Callable[[int, bool, Params], int] = lambda steps, ends_at_zero, params: steps,
+    calls: Callable[[int, bool, Params], int] | None = lambda steps, ends_at_zero, params: steps,
     min_steps: int | Callable[[Params], int] = 1,
     refuses: Callable[[TimeGrid, Params], str | None] = lambda grid, params: None,
+    exact: bool = False,
 ) -> Callable[[SamplerFunction], SamplerFunction]:
     """Register a sampler function under `name`; see `Sampler` for the facts.
 
@@ -117,6 +132,7 @@ def sampler(
             calls=calls,
             min_steps=_fact(min_steps),
             refuses=refuses,
+            exact=exact,
             paper=paper,
             summary=(function.__doc__ or "").strip().splitlines()[0],
             function=function,

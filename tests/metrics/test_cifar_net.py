@@ -104,4 +104,4 @@ def test_shipped_weights_classify_the_test_images() -> None:
     net = CifarNet.of(safetensors.torch.load_file(WEIGHTS))
     with ThreadPoolExecutor(2) as pool:
         share = accuracy(net, Labelled.read(Path(named)), pool, views=False)
-    assert share >= 0.92
+    assert share >= 0.93

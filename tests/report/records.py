@@ -19,7 +19,7 @@ FLOOR = 1.3e-5
 
 @dataclass(frozen=True)
 class Cell:
-    """What a planned cell says; the NFE is one call a step unless given."""
+    """What a planned cell says; the NFE is one call a step unless given, or only counted."""
 
     sampler: str
     steps: int | None = None
@@ -29,6 +29,7 @@ class Cell:
     effective: int | None = None
     nfe: int | None = None
     nfe_asked: int | None = None
+    counted: float | None = None
     final: str | None = "zero"
     seed: int = 0
     samples: int = 5000
@@ -51,7 +52,7 @@ class Cell:
             "key": self.key,
             "label": f"{self.sampler} {self.steps}",
             "cell": self.canonical(),
-            "nfe": nfe,
+            "nfe": nfe if self.counted is None else None,
             "nfe_asked": self.nfe_asked,
             "steps_effective": effective,
         }
@@ -82,6 +83,7 @@ def record(
     """The record of a finished cell; the second metric is larger than the first, and so on."""
     first = quality(cell) if value is None else value
     planned = cell.planned
+    calls = planned["nfe"] if cell.counted is None else cell.counted
     result = Result(
         key=cell.key,
         label=planned["label"],
@@ -98,7 +100,7 @@ def record(
             }
             for place, name in enumerate(metrics)
         },
-        nfe={"declared": planned["nfe"], "counted": planned["nfe"]},
+        nfe={"declared": planned["nfe"], "counted": {"mean": calls, "min": calls, "max": calls}},
         steps={"asked": cell.steps, "effective": planned["steps_effective"]},
         samples=cell.samples,
         seconds={"sampling": 3.5, "features": 1.25, "total": 5.0},

@@ -55,6 +55,17 @@ def test_plain_writes_a_parameter_as_people_do(value: object, text: str) -> None
     assert frame.plain(value) == text
 
 
+def test_counted_calls_are_known_once_the_cell_has_run(tmp_path: Path) -> None:
+    cells = [Cell("ddim", 10), Cell("rk45", 2, counted=137.4), Cell("rk45", 2, counted=1.0, seed=1)]
+    folder = records.make(
+        tmp_path, cells, of=lambda cell: None if cell.seed else records.record(cell)
+    )
+    study = frame.read(folder)
+    assert study.cells["nfe"].fillna(-1).tolist() == [10, 137, -1]
+    assert study.cells["budget"].fillna(-1).tolist() == [10, 137, -1]
+    assert len(frame.points(study.cells, "fd_cifar")) == 2
+
+
 @pytest.mark.parametrize(
     ("cell", "budget"),
     [

@@ -73,14 +73,19 @@ class Blobs:
             _tensor(v, x.dtype, x.device)  # type: ignore[arg-type]
             for v in (self.weights, self.centres, self.variances)
         )
-        total = point.alpha**2 * variances + point.sigma**2  # (K,)
-        centred = flat[:, None] - point.alpha * centres  # (B, K, C)
+        # One level, or one for each sample: (n, 1).
+        alpha, sigma = (
+            torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(-1, 1)
+            for v in (point.alpha, point.sigma)
+        )
+        total = alpha**2 * variances + sigma**2  # (n, K)
+        centred = flat[:, None] - alpha[:, :, None] * centres  # (B, K, C)
         logits = weights.log() - 0.5 * flat.shape[1] * total.log()
         logits = logits - 0.5 * centred.square().sum(2) / total
-        white = centred / total[:, None]
+        white = centred / total[:, :, None]
         share = logits.softmax(1)[..., None]
-        eps = (share * point.sigma * white).sum(1)
-        x0 = (share * (centres + point.alpha * variances[:, None] * white)).sum(1)
+        eps = (share * sigma[:, :, None] * white).sum(1)
+        x0 = (share * (centres + (alpha * variances)[:, :, None] * white)).sum(1)
         return x0.view_as(x), eps.view_as(x)
 
 

@@ -16,8 +16,9 @@ from bench.samplers.registry import REGISTRY, Sampler, get, sample
 from tests.samplers.exact import SHAPE, Blobs, Gaussian
 from tests.samplers.variants import DETERMINISTIC, VARIANTS, Variant, base_params, values_of
 
-RUNS: list[tuple[int, Final]] = [(n, final) for n in range(1, 21) for final in FINALS]
-RUNS += [(50, "zero"), (100, "sigma-min"), (1000, "zero")]
+FEW: list[tuple[int, Final]] = [(n, final) for n in (1, 2, 3, 5, 12) for final in FINALS]
+MANY: list[tuple[int, Final]] = [(n, final) for n in range(1, 21) for final in FINALS]
+MANY += [(50, "zero"), (100, "sigma-min"), (1000, "zero")]
 WIDE = (4, 3, 2)  # an image with height and width, for shapes
 
 
@@ -36,6 +37,7 @@ def draw(
     dtype: torch.dtype = torch.float64,
     model: Blobs | Gaussian | None = None,
 ) -> tuple[Tensor, Denoiser, Noise]:
+    grid = fitted(variant, grid)
     model = model or (Blobs() if shape == SHAPE else Gaussian())
     denoise = Denoiser(model.pair)
     noise = Noise(5, samples, shape, dtype=dtype)
@@ -43,41 +45,63 @@ def draw(
     return x, denoise, noise
 
 
+def fitted(variant: Variant, grid: TimeGrid) -> TimeGrid:
+    """`grid`, or its ends for a sampler that chooses its own steps between them."""
+    if variant.sampler.calls is not None:
+        return grid
+    points = (grid.points[0], *grid.points[-2:]) if grid.ends_at_zero else grid.points[:: len(grid)]
+    return TimeGrid(grid.schedule, tuple(dict.fromkeys(points)))
+
+
 def refused(variant: Variant, grid: TimeGrid) -> bool:
     """Whether the sampler refuses the grid; those of each family say which it must and may."""
     try:
-        variant.sampler.check(grid, variant.params)
+        variant.sampler.check(fitted(variant, grid), variant.params)
     except ScheduleError:
         return True
     return False
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_counts_what_it_declares_and_is_finite(variant: Variant) -> None:
+    assert_counts_and_is_finite(variant, "logsnr", FEW)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic", "logsnr"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_counts_what_it_declares_and_is_finite_at_every_number_of_steps(
     variant: Variant, spacing: str
 ) -> None:
     # A thousand steps once: the quadratic spacing has not as many, and logsnr adds nothing.
-    for n, final in RUNS if spacing == "uniform" else RUNS[:-1]:
+    assert_counts_and_is_finite(variant, spacing, MANY if spacing == "uniform" else MANY[:-1])
+
+
+def assert_counts_and_is_finite(
+    variant: Variant, spacing: str, runs: list[tuple[int, Final]]
+) -> None:
+    for n, final in runs:
         grid = grid_of("vp-linear", spacing, n, final)
         if refused(variant, grid):
             continue
         x, denoise, _ = draw(variant, grid, final, model=Gaussian(), samples=range(1))
         declared = variant.sampler.nfe(len(grid), final, variant.params)
-        assert denoise.nfe == declared, (n, final)
+        assert declared is None or denoise.nfe_of(1) == [declared], (n, final)
+        assert denoise.nfe_of(1)[0] > 0
         assert x.isfinite().all(), (n, final)
 
 
 @pytest.mark.parametrize("schedule", ["vp-cosine", "vp-scaled-linear", "edm", "flow"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_works_on_every_schedule(variant: Variant, schedule: str) -> None:
-    for n, final in itertools.product([1, 2, 5, 20], FINALS):
+    for n, final in itertools.product([1, 2, 6], FINALS):
         grid = grid_of(schedule, "linspace", n, final)
         if refused(variant, grid):
             continue
         x, denoise, _ = draw(variant, grid, final)
         assert x.isfinite().all(), (n, final)
-        assert denoise.nfe == variant.sampler.nfe(len(grid), final, variant.params), (n, final)
+        declared = variant.sampler.nfe(len(grid), final, variant.params)
+        assert declared is None or denoise.nfe_of(2) == [declared] * 2, (n, final)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -105,8 +129,12 @@ def test_gives_the_same_images_on_a_gpu(variant: Variant) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_float32_follows_float64(variant: Variant) -> None:
+    if max(variant.params.get("rtol", 0), variant.params.get("atol", 0)) >= 1:
+        return  # steps so coarse that rounding can decide about one
     for spacing, n in [("uniform", 1), ("quadratic", 10), ("logsnr", 20), ("trailing", 50)]:
         grid = grid_of("vp-linear", spacing, n, "zero")
+        if refused(variant, grid):
+            continue
         double, _, _ = draw(variant, grid, "zero")
         single, _, _ = draw(variant, grid, "zero", dtype=torch.float32)
         torch.testing.assert_close(single.double(), double, rtol=0, atol=2e-4)
@@ -209,6 +237,8 @@ def test_every_value_of_an_option_has_an_effect_at_some_number_of_steps(
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_declares_an_nfe_that_rises_with_the_steps_and_inverts_it(variant: Variant) -> None:
     sampler, params = variant.sampler, variant.params
+    if sampler.calls is None:
+        return
     fewest = sampler.min_steps(params)
     for final in FINALS:
         costs = {n: sampler.nfe(n, final, params) for n in range(fewest, 60)}

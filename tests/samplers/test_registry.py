@@ -118,8 +118,8 @@ def test_the_first_samplers_are_there_after_one_import() -> None:
         ("ddpm", {}, 'sampler "ddpm" needs "variance": "small" or "large".'),
         (
             "dpm-solver++",
-            {"order": 3},
-            "order is 3; expected a whole number at least 1 and at most 2.",
+            {"order": 4},
+            "order is 4; expected a whole number at least 1 and at most 3.",
         ),
         ("euler", {"eta": 0}, 'sampler "euler" has no parameter "eta". It has: none.'),
     ],

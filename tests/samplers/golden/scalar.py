@@ -76,6 +76,7 @@ class Case:
     schedule: str
     times: list[float]
     solve: Solve
+    within: float = 1e-10
 
 
 LEVELS: dict[str, Callable[[float], Level]] = {
