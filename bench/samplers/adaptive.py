@@ -114,7 +114,12 @@ def dpm_solver_adaptive(
         return (higher, lower), rms((higher - lower) / allowed)
 
     h = np.full(len(x), _FIRST_STEP)
-    x, _ = march(attempt, (x, x), first.lam, last.lam, h, order=order, limits=(0.0, np.inf))
+    x, _ = march(
+        *(attempt, (x, x), first.lam, last.lam, h),
+        order=order,
+        limits=(0.0, np.inf),
+        cautious=False,
+    )
     return denoise(x, last)[0] if grid.ends_at_zero else x
 
 

@@ -49,6 +49,7 @@ def march(
     *,
     order: int,
     limits: tuple[float, float],
+    cautious: bool,
 ) -> States:
     """The states (B, ...) at `end`, by steps whose error is at most 1.
 
@@ -60,6 +61,7 @@ def march(
         h: (B,) first steps, towards the end.
         order: a step's error goes as h^order.
         limits: the least and the largest factor from one step to the next.
+        cautious: whether a step does not grow right after one that had to be repeated.
 
     Raises:
         CellError: a sample is not there after 10,000 attempts.
@@ -67,6 +69,7 @@ def march(
     done = tuple(torch.empty_like(state) for state in states)
     rows = torch.arange(len(states[0]))
     u = np.full(len(rows), start)
+    repeated = np.zeros(len(rows), dtype=bool)
     for _ in range(_ATTEMPTS):
         last = np.abs(end - u) <= np.abs(h)
         h = np.where(last, end - u, h)
@@ -76,14 +79,16 @@ def march(
         states = tuple(torch.where(kept, n, s) for n, s in zip(new, states, strict=True))
         u = np.where(taken, u + h, u)
         with np.errstate(divide="ignore"):
-            h = h * np.clip(_SAFETY * error ** (-1.0 / order), *limits)
+            factor = np.clip(_SAFETY * error ** (-1.0 / order), *limits)
+        h = h * np.where(repeated & cautious, np.minimum(factor, 1.0), factor)
+        repeated = ~taken
         ended = torch.from_numpy((taken & last) | np.isnan(error))
         for whole, state in zip(done, states, strict=True):
             whole[rows[ended]] = state[ended]
         if ended.any():
             going = ~ended
             rows, states = rows[going], tuple(state[going] for state in states)
-            u, h = u[going.numpy()], h[going.numpy()]
+            u, h, repeated = (values[going.numpy()] for values in (u, h, repeated))
         if not len(rows):
             return done
     raise CellError(
@@ -115,7 +120,7 @@ def dormand_prince(
     with np.errstate(divide="ignore", invalid="ignore"):
         h = np.fmin(0.01 * rms(y / allowed) / rms(first / allowed), abs(end - start))
     h = np.copysign(np.maximum(h, 1e-6 * abs(end - start)), end - start)
-    return march(attempt, (y, first), start, end, h, order=5, limits=(0.2, 10.0))[0]
+    return march(attempt, (y, first), start, end, h, order=5, limits=(0.2, 10.0), cautious=True)[0]
 
 
 def rms(value: Tensor) -> Floats:

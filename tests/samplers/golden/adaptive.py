@@ -41,6 +41,7 @@ def rk45(slope: Callable[[mpf, mpf], mpf], y: mpf, u: mpf, end: mpf, rtol: mpf, 
     allowed = atol + rtol * abs(y)
     h = min(abs(y / allowed) / abs(slope(u, y) / allowed) / 100, abs(end - u))
     h = max(h, abs(end - u) / 10**6)
+    largest = mpf(10)
     while u != end:
         h = min(h, abs(end - u))
         k: list[mpf] = []
@@ -52,7 +53,8 @@ def rk45(slope: Callable[[mpf, mpf], mpf], y: mpf, u: mpf, end: mpf, rtol: mpf, 
         if error <= 1:
             y = stage
             u = end if h == abs(end - u) else u + direction * h
-        h *= min(mpf(10), max(mpf(1) / 5, mpf(9) / 10 * error ** (-mpf(1) / 5)))
+        h *= min(largest, max(mpf(1) / 5, mpf(9) / 10 * error ** (-mpf(1) / 5)))
+        largest = mpf(10) if error <= 1 else mpf(1)
     return y
 
 
