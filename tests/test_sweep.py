@@ -10,6 +10,7 @@ from bench.errors import SweepError
 from bench.metrics.registry import METRICS
 from bench.sweep import Cell, Sweep
 from bench.sweep_file import Row
+from tests.models.test_diffusers import write_folder
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 
@@ -435,6 +436,14 @@ def test_both_tables_have_the_papers_layout(name: str, tmp_path: Path) -> None:
 # What a person can get wrong, with the whole message.
 
 NO_ARGUMENTS = "Parameters: ddim takes eta; uniform takes none."
+
+
+def having(key: str) -> str:
+    """The samplers and spacings with this parameter."""
+    everywhere = [*samplers.REGISTRY.values(), *SPACINGS.values()]
+    return ", ".join(rule.name for rule in everywhere if key in rule.params)
+
+
 ETA = 'a number at least 0 and at most 1 or "sigma-hat"'
 
 
@@ -463,17 +472,19 @@ ETA = 'a number at least 0 and at most 1 or "sigma-hat"'
         ),
         (
             "{sampler: ddim, order: 2, steps: 10}",
-            'there is no key "order" in grid[0]. It is a parameter of dpm-solver++. '
+            f'there is no key "order" in grid[0]. It is a parameter of {having("order")}. '
             f"{NO_ARGUMENTS}",
         ),
         (
             "{sampler: dpm-solver++, lower_order_final: never, steps: 10}",
             'there is no key "lower_order_final" in grid[0]. Did you mean "lower-order-final"? '
-            "Parameters: dpm-solver++ takes order, method, lower-order-final; uniform takes none.",
+            "Parameters: dpm-solver++ takes "
+            f"{', '.join(samplers.REGISTRY['dpm-solver++'].params)}; uniform takes none.",
         ),
         (
             "{sampler: ddim, rho: 7, steps: 10}",
-            f'there is no key "rho" in grid[0]. It is a parameter of karras. {NO_ARGUMENTS}',
+            f'there is no key "rho" in grid[0]. It is a parameter of {having("rho")}. '
+            f"{NO_ARGUMENTS}",
         ),
         (
             "{sampler: [ddim, euler], eta: 1, steps: 10}",
@@ -635,6 +646,17 @@ ETA = 'a number at least 0 and at most 1 or "sigma-hat"'
             'grid[0].unreachable is the text "blow"; expected what becomes of an NFE that no '
             'number of steps costs: "refuse", "below" or "skip". Did you mean "below"?',
         ),
+        (
+            "{sampler: rk45, spacing: linspace, nfe: 50}",
+            "grid[0].nfe is 50; rk45 chooses its own steps, and its calls are counted when it "
+            "runs. Give steps, and its tolerances in place of a budget.",
+        ),
+        # Grids that a sampler refuses.
+        (
+            "{sampler: rk45, spacing: linspace, steps: 5}",
+            "grid[0].spacing: rk45 chooses its own steps from the first to the last noise level "
+            "of a grid; this grid has 5 steps. Write steps: 2 with spacing: linspace or explicit.",
+        ),
         # Not a row.
         (
             "ddim",
@@ -661,6 +683,33 @@ def test_a_spacing_that_one_of_the_models_does_not_admit() -> None:
         'a.yaml, line 6: grid[0]: Spacing "uniform" speaks of trained indices, and flow '
         "has none. Spacings that work: "
     )
+
+
+def test_a_sampler_that_a_model_s_schedule_does_not_admit() -> None:
+    flow = "{kind: mixture, name: cifar10-mixture, schedule: flow}"
+    row = "grid:\n  - {sampler: heun, spacing: linspace, steps: 5}\n"
+    text = HEAD.replace("model: cifar10-mixture", f"model: {flow}")
+    assert message(text + row) == (
+        "a.yaml, line 7: grid[0].spacing: heun works in s = sigma / alpha, which is infinite where "
+        "this grid starts (t = 1, alpha = 0). Start the grid below it, or set variable: t."
+    )
+
+
+def test_the_exact_flow_of_a_network_is_not_to_be_had(tmp_path: Path) -> None:
+    network = write_folder(tmp_path)
+    text = HEAD.replace("model: cifar10-mixture", f"model: {{kind: diffusers, path: {network}}}")
+    row = "grid:\n  - {sampler: exact-flow, steps: 5}\n"
+    assert message(text + row) == (
+        'a.yaml, line 7: grid[0].sampler is the text "exact-flow", which asks for a model whose '
+        f"score is exact; {network.name} is a network. Leave it out, or use a mixture."
+    )
+
+
+def test_cells_whose_calls_are_counted() -> None:
+    cells = of("{sampler: rk45, spacing: linspace, steps: 2, rtol: [1.0e-3, 1.0e-4]}")
+    assert [cell.nfe for cell in cells] == [None, None]
+    assert {cell.work for cell in cells} == {100}
+    assert [cell.work for cell in of("{sampler: heun, steps: 5}")] == [9]
 
 
 KEYS = "name, model, samples, seed, metrics, reference, batch, chunk, grid, launch"

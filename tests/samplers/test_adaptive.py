@@ -62,7 +62,7 @@ def test_rk45_keeps_its_tolerance(schedule: str, variable: str) -> None:
             errors.append(float((x - exact).abs().max()))
             calls.append(max(nfe))
         # The tolerance is of a step: the error at the end may be some dozen of them.
-        assert [error < 50 * t for error, t in zip(errors, (1e-3, 1e-5, 1e-7), strict=True)]
+        assert all(e < 50 * t for e, t in zip(errors, (1e-3, 1e-5, 1e-7), strict=True))
         assert errors[2] < 1e-5
         assert errors == sorted(errors, reverse=True)
         # Of order five: a hundredth of the error costs 100^(1/5) = 2.5 times the steps.
