@@ -35,14 +35,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import models, presets, results, yaml_lines
+from bench import models, presets, results, samplers, yaml_lines
 from bench.diffusion.schedule import NoiseSchedule
 from bench.diffusion.spacing import SPACINGS, Final, TimeGrid, make_grid
 from bench.errors import BenchError, SweepError, nearest
 from bench.metrics.registry import METRICS
 from bench.models import ModelSpec
 from bench.parameters import Parameter, Value
-from bench.samplers import REGISTRY
 from bench.sweep_file import FOLDER_NAME, SLURM_ONLY, Head, Launch, Row, validated
 from bench.sweep_grid import EXACT, Items, expand, grid_of
 from bench.yaml_lines import Document
@@ -119,7 +118,7 @@ class Cell:
         """
         words = [self.sampler]
         if self.spacing is not None:
-            words += _worded(self.params, REGISTRY[self.sampler].params)
+            words += _worded(self.params, samplers.get(self.sampler).params)
             words.append(f"spacing={self.spacing}")
             words += _worded(self.spacing_params, SPACINGS[self.spacing].params)
             words.append(f"steps={self.steps}")
@@ -158,7 +157,7 @@ class Cell:
         steps = self.steps_effective
         if steps is None or self.final is None:
             return 0
-        return REGISTRY[self.sampler].nfe(steps, self.final, self.params)
+        return samplers.get(self.sampler).nfe(steps, self.final, self.params)
 
     @property
     def work(self) -> int:

@@ -20,7 +20,7 @@ from bench.diffusion.spacing import (
 from bench.errors import ScheduleError, SweepError, nearest
 from bench.models import ModelSpec
 from bench.parameters import Parameter, Value
-from bench.samplers import REGISTRY, Sampler
+from bench.samplers import REGISTRY, Sampler, get
 from bench.sweep_file import Row
 from bench.yaml_lines import Document, Keys, show
 
@@ -136,7 +136,8 @@ def expand(
     `whole` says that the row is as it stands in the file, rather than short of what was wrong.
     """
     before = len(document.problems)
-    samplers = _named(document, (*at, "sampler"), row.sampler, REGISTRY)
+    outside = _from_outside(document, (*at, "sampler"), row.sampler)
+    samplers = _named(document, (*at, "sampler"), row.sampler, {**REGISTRY, **outside})
     spacings = _named(document, (*at, "spacing"), row.spacing, SPACINGS)
     if len(document.problems) > before:
         return  # whose parameters would one check?
@@ -215,6 +216,18 @@ def _placed(keys: Keys, values: Any) -> list[tuple[Keys, Any]]:
     return [((*keys, k), value) for k, value in enumerate(values)]
 
 
+def _from_outside(document: Document, keys: Keys, names: tuple[str, ...]) -> dict[str, Sampler]:
+    """Samplers of other people's by name; one that cannot be loaded is a problem."""
+    found = {}
+    for place, name in _placed(keys, names):
+        if ":" in name:
+            try:
+                found[name] = get(name)
+            except SweepError as error:
+                document.problem(place, f"{error}")
+    return found
+
+
 def _named(
     document: Document, keys: Keys, names: tuple[str, ...], registry: Mapping[str, Named]
 ) -> list[Named]:
@@ -227,7 +240,7 @@ def _named(
                 f"{document.found(place)}; exact draws are added by themselves where a model has "
                 "them. Leave this out.",
             )
-        elif name not in registry:
+        elif name not in registry and ":" not in name:
             document.problem(
                 place,
                 f'there is no {kind} "{name}".{nearest(name, registry)} "bench list {kind}s" '
