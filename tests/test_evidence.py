@@ -96,7 +96,7 @@ grid:
   - {sampler: ddim, eta: [0, 1], spacing: uniform, steps: [5, 10]}
   - {sampler: dpm-solver++, order: 2, spacing: logsnr, steps: [10, 50]}
   - {sampler: heun, spacing: [karras, quadratic], steps: 60}
-  - {sampler: ddim, spacing: quadratic, steps: 200}
+  - {sampler: ddim, eta: [0, 1], spacing: quadratic, steps: 200}
 """,
     )
 
@@ -122,11 +122,14 @@ def test_a_start_at_index_800_costs_what_the_exact_flow_from_there_loses(table: 
     # starts a pair.
     flow = table["heun spacing=quadratic steps=60"]
     assert table[FLOW_FROM_T] < flow
-    assert table["ddim eta=0 spacing=quadratic steps=200"] == pytest.approx(flow, rel=0.15)
+    deterministic = table["ddim eta=0 spacing=quadratic steps=200"]
+    assert deterministic == pytest.approx(flow, rel=0.2)
+    # Noise heals some of it, here by more than eta = 1 costs in steps.
+    assert table["ddim eta=1 spacing=quadratic steps=200"] < deterministic
 
 
-# The start's loss sits in the images' first principal directions, to which fd_cifar is nearly blind
-# (0.02 on a floor of 0.3); so the next two tests look at the images themselves.
+# The start's loss sits in the images' first principal directions, of which fd_cifar sees little
+# (0.015 on a floor of 0.145); so the next two tests look at the images themselves.
 
 
 def test_noise_heals_what_a_start_at_index_800_loses_by_the_exact_recursion() -> None:
