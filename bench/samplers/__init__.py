@@ -1,6 +1,6 @@
 """Samplers: one file per family, each registered by importing it here."""
 
-from bench.samplers import ancestral, classical, dpm_solver_pp, implicit
+from bench.samplers import ancestral, classical, dpm_solver_pp, edm, implicit
 from bench.samplers.registry import REGISTRY, Sampler, get, sample
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "ancestral",
     "classical",
     "dpm_solver_pp",
+    "edm",
     "get",
     "implicit",
     "sample",
