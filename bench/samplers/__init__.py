@@ -1,6 +1,6 @@
 """Samplers: one file per family, each registered by importing it here."""
 
-from bench.samplers import ancestral, classical, dpm_solver_pp, edm, implicit
+from bench.samplers import ancestral, classical, dpm_solver_pp, edm, implicit, sde
 from bench.samplers.registry import REGISTRY, Sampler, get, sample
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "get",
     "implicit",
     "sample",
+    "sde",
 ]
