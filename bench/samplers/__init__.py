@@ -1,6 +1,6 @@
 """Samplers: one file per family, each registered by importing it here."""
 
-from bench.samplers import ancestral, classical, dpm_solver_pp, edm, implicit, sde
+from bench.samplers import ancestral, classical, dpm_solver_pp, edm, implicit, restart, sde
 from bench.samplers.registry import REGISTRY, Sampler, get, sample
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "edm",
     "get",
     "implicit",
+    "restart",
     "sample",
     "sde",
 ]
