@@ -1,6 +1,15 @@
 """Samplers: one file per family, each registered by importing it here."""
 
-from bench.samplers import ancestral, classical, dpm_solver_pp, edm, implicit, restart, sde
+from bench.samplers import (
+    ancestral,
+    classical,
+    dpm_solver_pp,
+    edm,
+    few_step,
+    implicit,
+    restart,
+    sde,
+)
 from bench.samplers.registry import REGISTRY, Sampler, get, sample
 
 __all__ = [
@@ -10,6 +19,7 @@ __all__ = [
     "classical",
     "dpm_solver_pp",
     "edm",
+    "few_step",
     "get",
     "implicit",
     "restart",
