@@ -7,6 +7,7 @@ from bench.samplers import (
     edm,
     few_step,
     implicit,
+    pseudo_numerical,
     restart,
     sde,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "few_step",
     "get",
     "implicit",
+    "pseudo_numerical",
     "restart",
     "sample",
     "sde",

@@ -11,57 +11,20 @@ from torch import Tensor
 
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.noise import Noise
-from bench.diffusion.schedule import EDM, NoiseSchedule, Point, make_schedule, vp_linear
+from bench.diffusion.schedule import EDM, Point, make_schedule, vp_linear
 from bench.diffusion.spacing import Final, TimeGrid, make_grid
 from bench.errors import ScheduleError
 from bench.samplers.classical import adams_bashforth
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import (
-    SHAPE,
-    Blobs,
-    Gaussian,
-    GivenNoise,
-    grid_at,
-    integrate,
-    observed_order,
-    rough,
-    smooth,
-)
+from tests.samplers.exact import SHAPE, Gaussian, grid_at, observed_order, rough, smooth
+from tests.samplers.solving import MIXTURE, assert_same, order_of, solve, start_of, ve_twin
 
 VARIABLES = ("s", "lam", "t")
 METHODS = ("euler", "heun", "rk4", "ab")
 
 
-MIXTURE = Blobs().pair
-
-
-def solve(
-    name: str,
-    grid: TimeGrid,
-    x: Tensor,
-    pair: Callable[[Tensor, Point], Pair] = MIXTURE,
-    **given: object,
-) -> Tensor:
-    sampler = get(name)
-    params = sampler.complete({key.replace("_", "-"): value for key, value in given.items()})
-    sampler.check(grid, params)
-    keywords = {key.replace("-", "_"): value for key, value in params.items()}
-    return sampler.function(Denoiser(pair), x, grid, GivenNoise([x]), **keywords)
-
-
-def start_of(grid: TimeGrid, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(3, *SHAPE, dtype=torch.float64, generator=generator)
-    return grid.schedule.prior_std(grid.points[0]) * x
-
-
-def assert_same(one: Tensor, other: Tensor) -> None:
-    torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
-
-
 # Orders. In t the continuous schedule is flow: a discrete one has its kinks, see below.
 
-LOW, HIGH = -2.0, 1.5
 ORDERS = [
     ("euler", "lam", {}, 1, [200, 280, 400]),
     ("euler", "t", {}, 1, [200, 280, 400]),
@@ -81,18 +44,6 @@ ORDERS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def ends() -> dict[tuple[str, str], Tensor]:
-    """Where the exact flow takes the start, by schedule and problem."""
-    found = {}
-    for name in ("vp-linear", "flow"):
-        grid = grid_at(make_schedule(name), [LOW, HIGH])
-        x, (a, b) = start_of(grid), grid.points
-        found[name, "gaussian"] = Gaussian().flow(x, a, b)
-        found[name, "mixture"] = integrate(MIXTURE, x, grid.schedule, a, b)
-    return found
-
-
 @pytest.mark.parametrize("layout", [smooth, rough])
 @pytest.mark.parametrize("problem", ["gaussian", "mixture"])
 @pytest.mark.parametrize(("name", "variable", "given", "order", "steps"), ORDERS)
@@ -104,16 +55,10 @@ def test_converges_at_its_order(
     steps: list[int],
     problem: str,
     layout: Callable[[float, float, int], np.ndarray],
-    ends: dict[tuple[str, str], Tensor],
 ) -> None:
-    schedule = make_schedule("flow" if variable == "t" else "vp-linear")
-    pair = {"gaussian": Gaussian().pair, "mixture": MIXTURE}[problem]
-    errors = []
-    for n in steps:
-        grid = grid_at(schedule, layout(LOW, HIGH, n))
-        end = solve(name, grid, start_of(grid), pair, variable=variable, **given)
-        errors.append(float((end - ends[schedule.name, problem]).norm()))
-    assert observed_order(errors, steps) == pytest.approx(order, abs=0.15)
+    schedule = "flow" if variable == "t" else "vp-linear"
+    found = order_of(name, schedule, problem, layout, steps, variable=variable, **given)
+    assert found == pytest.approx(order, abs=0.15)
     sampler = get(name)
     assert sampler.order(sampler.complete({"variable": variable, **given})) == order
 
@@ -255,14 +200,6 @@ def test_equal_steps_in_s_are_taken_with_the_fixed_coefficients(order: int) -> N
         change = sum(c * k for c, k in zip(FIXED[len(slopes)], slopes, strict=True))
         end = end + (b.s - a.s) * change
     assert_same(solve("ab", grid, x, order=order), end)
-
-
-def ve_twin(grid: TimeGrid, schedule: NoiseSchedule) -> TimeGrid:
-    """The same noise levels s in a VE schedule."""
-    return TimeGrid(
-        schedule,
-        tuple(Point(p.s, 1.0, p.s, p.lam) if p.sigma > 0 else schedule.clean for p in grid.points),
-    )
 
 
 @pytest.mark.parametrize("spacing", ["quadratic", "logsnr"])
