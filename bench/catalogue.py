@@ -18,7 +18,7 @@ from bench.errors import SweepError, nearest
 from bench.metrics.registry import METRICS
 from bench.parameters import Parameter, Value, written
 from bench.presets import PRESETS
-from bench.samplers import REGISTRY, Sampler
+from bench.samplers import REGISTRY, Sampler, get
 from bench.yaml_lines import one_line
 
 Facts = dict[str, Any]
@@ -34,11 +34,13 @@ def facts(kind: str) -> list[Facts]:
 
 
 def find(kind: str, name: str) -> Facts:
-    """The facts of one name.
+    """The facts of one name; "module:function" and "diffusers:Class" are samplers too.
 
     Raises:
         SweepError: there is none of that name.
     """
+    if kind == "samplers" and ":" in name:
+        return _sampler(get(name))
     everything = {each["name"]: each for each in facts(kind)}
     if name not in everything:
         raise SweepError(
@@ -49,22 +51,24 @@ def find(kind: str, name: str) -> Facts:
 
 
 def _samplers() -> list[Facts]:
-    return [
-        {
-            "name": sampler.name,
-            "summary": sampler.summary,
-            "family": sampler.family,
-            "paper": sampler.paper,
-            "order": _varying(sampler, sampler.order),
-            "formula-order": _varying(sampler, sampler.formula_order),
-            "stochastic": _varying(sampler, sampler.stochastic),
-            "nfe": _varying(sampler, partial(nfe_formula, sampler)),
-            "min-steps": _varying(sampler, sampler.min_steps),
-            "parameters": _parameters(sampler.params),
-            "details": _details(sampler.function),
-        }
-        for sampler in sorted(REGISTRY.values(), key=lambda sampler: sampler.family.lower())
-    ]
+    return [_sampler(s) for s in sorted(REGISTRY.values(), key=lambda s: s.family.lower())]
+
+
+def _sampler(sampler: Sampler) -> Facts:
+    return {
+        "name": sampler.name,
+        "summary": sampler.summary,
+        "family": sampler.family,
+        "paper": sampler.paper,
+        "order": _varying(sampler, lambda params: sampler.order(params) or None),
+        "formula-order": _varying(sampler, lambda params: sampler.formula_order(params) or None),
+        "stochastic": _varying(sampler, sampler.stochastic),
+        "nfe": _varying(sampler, partial(nfe_formula, sampler)),
+        "min-steps": _varying(sampler, sampler.min_steps),
+        "needs": "a model whose score is exact" if sampler.exact else "",
+        "parameters": _parameters(sampler.params),
+        "details": _details(sampler.function),
+    }
 
 
 def _spacings() -> list[Facts]:
@@ -139,9 +143,14 @@ KINDS: Mapping[str, Callable[[], list[Facts]]] = {
 
 
 def _varying(sampler: Sampler, fact: Callable[[Mapping[str, Value]], Any]) -> Facts:
-    """A fact at the defaults, and what it is otherwise, by the one parameter that is changed."""
-    first = {name: p.examples[0] for name, p in sampler.params.items() if p.required}
-    base = sampler.complete(first)
+    """A fact at the defaults, and what it is otherwise, by the one parameter that is changed.
+
+    A parameter without a default stands at the first of its values.
+    """
+    base = {
+        name: next(iter(p.examples), None) if p.required else p.validate(p.default)
+        for name, p in sampler.params.items()
+    }
     default, otherwise = fact(base), {}
     for name, parameter in sampler.params.items():
         for value in parameter.examples:
@@ -242,6 +251,7 @@ _PAGE_COLUMNS = [
     _column("stochastic"),
     _column("nfe", "NFE of n steps"),
     _column("min-steps", "fewest steps"),
+    _column("needs"),
     _column("parameters"),
     _column("paper"),
 ]
@@ -269,6 +279,8 @@ def text_of(value: Any) -> str:
             return "\n".join(_parameter(parameter) for parameter in value)
         case bool():
             return "yes" if value else "no"
+        case None:
+            return "none"
         case _:
             return str(value)
 

@@ -173,7 +173,8 @@ def _print_preset(console: "Console", expansion: "Expansion") -> None:
     console.print(f"{expansion.place}: preset {preset.name} ({preset.paper})", markup=False)
     console.print(f"  - {one_line(expansion.row)}", markup=False, soft_wrap=True)
     if expansion.replaced:
-        console.print(f"    in place of its {one_line(expansion.replaced)}", markup=False)
+        replaced = one_line(expansion.replaced)
+        console.print(f"    in place of its {replaced}", markup=False, soft_wrap=True)
 
 
 def _print_cost(console: "Console", sweep: "Sweep") -> None:

@@ -106,7 +106,7 @@ def test_a_row_of_the_page() -> None:
     assert row == (
         "| wavering | test | Wavers. | 2; 1 with order: 1; 3 with order: 3 | 4 | "
         "no; yes with churn: 1 | n + 9; 3n - 2 to zero, 3n to sigma-min with start: quick | "
-        "4; 1 with start: quick | order: a whole number at least 1 and at most 3 (default 2)<br>"
+        "4; 1 with start: quick |  | order: a whole number at least 1 and at most 3 (default 2)<br>"
         'start: "slow" or "quick"<br>churn: a number at least 0 (default 0) | Nobody 1999, '
         "[arXiv:9901.00001](https://arxiv.org/abs/9901.00001), eq. 1 \\| 2 |"
     )
@@ -172,6 +172,33 @@ def test_everything_can_be_shown(kind: str) -> None:
         assert text.startswith(f"{each['name']}: {each['summary']}")
         assert "None" not in text
         assert "{'" not in text
+
+
+def test_a_sampler_from_outside_can_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = catalogue.find("samplers", "ddim")
+    name = "bench.samplers.implicit:ddim"
+    assert catalogue.find("samplers", name) == {**ours, "name": name}
+    (tmp_path / "a_sampler.py").write_text(
+        "def still(denoise, x, grid, noise, *, by: float):\n    '''Stands.'''\n    return x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert (
+        catalogue.page(catalogue.find("samplers", "a_sampler:still"))
+        == """\
+a_sampler:still: Stands.
+
+  family          from outside
+  order           none
+  formula order   none
+  stochastic      yes
+  NFE of n steps  counted
+  fewest steps    1
+
+Parameters:
+  by: a number"""
+    )
 
 
 def test_an_unknown_name() -> None:
