@@ -115,7 +115,9 @@ def expand(document: Document) -> list[Expansion]:
 
 
 _HO = "Ho, Jain and Abbeel 2020, arXiv:2006.11239"
+_SDE = "Song et al. 2021, arXiv:2011.13456, table 1 (VP, P1000)"
 _EDM = "Karras et al. 2022, arXiv:2206.00364"
+_TOOLBOX = "Zhou et al. 2024, arXiv:2312.00094, CIFAR-10 table of the authors' diff-sampler"
 
 _ALL = (
     Preset(
@@ -143,12 +145,182 @@ _ALL = (
         {"final": "zero"},
     ),
     Preset(
+        "sde-paper-ancestral",
+        "Ancestral sampling over all indices with variance beta, without a clip.",
+        f"{_SDE}; DDPM network",
+        {"sampler": "ddpm", "variance": "large", "clip": False},
+        {"spacing": "all"},
+        {"final": "zero"},
+    ),
+    Preset(
+        "sde-paper-reverse-diffusion",
+        "The reverse SDE discretised as the forward one, over all indices.",
+        f"{_SDE}; DDPM network",
+        {"sampler": "reverse-diffusion"},
+        {"spacing": "all"},
+        {"final": "zero"},
+    ),
+    Preset(
+        "sde-paper-pc",
+        "Reverse diffusion with one Langevin step of snr 0.01 at each index.",
+        "Song et al. 2021, arXiv:2011.13456, tables 1 and 5 (VP, PC1000); DDPM network",
+        {"sampler": "pc", "predictor": "reverse-diffusion", "corrector-steps": 1, "snr": 0.01},
+        {"spacing": "all"},
+        {"final": "zero"},
+    ),
+    Preset(
         "edm-paper",
-        "Deterministic Heun on EDM's grid, 18 steps, 35 calls.",
-        f"{_EDM}, algorithm 1 and table 2; EDM networks, schedule edm",
-        {"sampler": "heun"},
+        "Deterministic Heun on EDM's grid: 18 steps, 35 calls.",
+        f"{_EDM}, algorithm 1 and table 2; EDM networks",
+        {"sampler": "edm", "s-churn": 0},
         {"spacing": "edm"},
         {"final": "zero", "steps": 18},
+    ),
+    Preset(
+        "edm-paper-churn-vp",
+        "EDM's stochastic sampler with its churn for the VP network, at 35 to 1023 calls.",
+        f"{_EDM}, algorithm 2 and table 5; calls of Xu et al. 2023, arXiv:2306.14878, table 2; VP "
+        "network of Song et al.",
+        {"sampler": "edm", "s-churn": 30, "s-min": 0.01, "s-max": 1, "s-noise": 1.007},
+        {"spacing": "edm"},
+        {"final": "zero", "steps": [18, 32, 64, 128, 256, 512]},
+    ),
+    Preset(
+        "edm-paper-churn-ve",
+        "EDM's stochastic sampler with its churn for the VE network, at the calls of that for VP.",
+        f"{_EDM}, algorithm 2 and table 5; VE network of Song et al.",
+        {"sampler": "edm", "s-churn": 80, "s-min": 0.05, "s-max": 1, "s-noise": 1.007},
+        {"spacing": "edm"},
+        {"final": "zero", "steps": [18, 32, 64, 128, 256, 512]},
+    ),
+    Preset(
+        "restart-paper",
+        "Restart, 2 repeats from 0.06 to 0.3, on 18 steps: 43 calls (5, 10, 20: its next rows).",
+        "Xu et al. 2023, arXiv:2306.14878, table 3; VP network of Song et al.",
+        {"sampler": "restart", "points": 3, "repeats": 2, "s-min": 0.06, "s-max": 0.3},
+        {"spacing": "edm"},
+        {"final": "zero", "steps": 18},
+    ),
+    Preset(
+        "dpm-solver-paper",
+        "DPM-Solver-fast on an even log-SNR, to the network's least noise.",
+        "Lu et al. 2022, arXiv:2206.00927, section 5.1 and appendix D.3; deep VP network of Song "
+        "et al.",
+        {"sampler": "dpm-solver", "order": ["fast-0", "fast-1", "fast-2"]},
+        {"spacing": "logsnr"},
+        {"final": "sigma-min", "nfe": [10, 12, 15, 20], "unreachable": "skip"},
+    ),
+    Preset(
+        "dpm-solver-pp-paper",
+        "DPM-Solver++ 3M on an even log-SNR, its last steps always of lower order.",
+        "Zheng et al. 2023, arXiv:2310.13268, table 1 and the authors' code; EDM network",
+        {
+            "sampler": "dpm-solver++",
+            "order": 3,
+            "method": "multistep",
+            "lower-order-final": "always",
+        },
+        {"spacing": "logsnr"},
+        {"final": "sigma-min", "nfe": [5, 6, 8, 10, 12, 15, 20, 25]},
+    ),
+    Preset(
+        "deis-paper",
+        "DEIS tAB3 on its quadratic grid, to the network's least noise.",
+        "Zhang and Chen 2022, arXiv:2204.13902, tables of CIFAR-10 (tAB3, kappa 2); deep VP "
+        "network of Song et al.",
+        {"sampler": "deis", "method": "tab", "order": 3},
+        {"spacing": "time-power", "power": 2},
+        {"final": "sigma-min", "nfe": [5, 10, 15, 20, 50]},
+    ),
+    Preset(
+        "unipc-paper",
+        "UniPC-3 with bh1 on an even log-SNR, its last steps of lower order.",
+        "Zhao et al. 2023, arXiv:2302.04867, section 4 and the authors' CIFAR-10 script; deep VP "
+        "network of Song et al.",
+        {
+            "sampler": "unipc",
+            "order": 3,
+            "variant": "bh1",
+            "corrector": True,
+            "lower-order-final": "always",
+        },
+        {"spacing": "logsnr"},
+        {"final": "sigma-min", "nfe": [5, 6, 8, 10]},
+    ),
+    Preset(
+        "pndm-paper",
+        "F-PNDM on the even sub-sequence: n steps make n + 9 calls.",
+        "Liu et al. 2022, arXiv:2202.09778, table 1 (linear); network of Ho et al.",
+        {"sampler": "pndm"},
+        {"spacing": "uniform"},
+        {"final": "zero", "steps": [10, 20, 50, 100, 250]},
+    ),
+    Preset(
+        "diff-sampler-euler",
+        "Euler on EDM's grid, to the network's least noise.",
+        f"{_TOOLBOX}; EDM network",
+        {"sampler": "euler"},
+        {"spacing": "edm"},
+        {"final": "sigma-min", "nfe": [3, 4, 5, 6, 7, 8, 9, 10]},
+    ),
+    Preset(
+        "diff-sampler-heun",
+        "Heun on EDM's grid, to the network's least noise.",
+        f"{_TOOLBOX}; EDM network",
+        {"sampler": "heun"},
+        {"spacing": "edm"},
+        {"final": "sigma-min", "nfe": [4, 6, 8, 10]},
+    ),
+    Preset(
+        "diff-sampler-dpm-solver-2",
+        "DPM-Solver-2 on EDM's grid, to the network's least noise.",
+        f"{_TOOLBOX}; EDM network",
+        {"sampler": "dpm-solver", "order": 2},
+        {"spacing": "edm"},
+        {"final": "sigma-min", "nfe": [4, 6, 8, 10]},
+    ),
+    Preset(
+        "diff-sampler-dpm-solver-pp",
+        "DPM-Solver++ 3M on an even log-SNR, its last steps always of lower order.",
+        f"{_TOOLBOX}; EDM network",
+        {
+            "sampler": "dpm-solver++",
+            "order": 3,
+            "method": "multistep",
+            "lower-order-final": "always",
+        },
+        {"spacing": "logsnr"},
+        {"final": "sigma-min", "nfe": [3, 4, 5, 6, 7, 8, 9, 10]},
+    ),
+    Preset(
+        "diff-sampler-unipc",
+        "UniPC-3 with bh2 on an even log-SNR, its last steps of lower order.",
+        f"{_TOOLBOX}; EDM network",
+        {
+            "sampler": "unipc",
+            "order": 3,
+            "variant": "bh2",
+            "corrector": True,
+            "lower-order-final": "always",
+        },
+        {"spacing": "logsnr"},
+        {"final": "sigma-min", "nfe": [3, 4, 5, 6, 7, 8, 9, 10]},
+    ),
+    Preset(
+        "diff-sampler-ipndm",
+        "iPNDM of up to four steps on EDM's grid, to the network's least noise.",
+        f"{_TOOLBOX}; EDM network",
+        {"sampler": "ipndm"},
+        {"spacing": "edm"},
+        {"final": "sigma-min", "nfe": [3, 4, 5, 6, 7, 8, 9, 10]},
+    ),
+    Preset(
+        "consistency-paper",
+        "Two calls, at noise 80 and 0.585.",
+        "Song et al. 2023, arXiv:2303.01469, table 1; consistency model on EDM's time",
+        {"sampler": "consistency"},
+        {"spacing": "explicit", "times": [80, 0.585]},
+        {"final": "zero"},
     ),
 )
 

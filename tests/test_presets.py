@@ -27,7 +27,25 @@ PUBLISHED = {
     "ddim-paper": ([10, 20, 49, 96], "vp-linear"),
     "ddpm-small": ([1000], "vp-linear"),
     "ddpm-large": ([1000], "vp-linear"),
+    "sde-paper-ancestral": ([1000], "vp-linear"),
+    "sde-paper-reverse-diffusion": ([1000], "vp-linear"),
+    "sde-paper-pc": ([2000], "vp-linear"),
     "edm-paper": ([35], "edm"),
+    "edm-paper-churn-vp": ([35, 63, 127, 255, 511, 1023], "edm"),
+    "edm-paper-churn-ve": ([35, 63, 127, 255, 511, 1023], "edm"),
+    "restart-paper": ([43], "edm"),
+    "dpm-solver-paper": ([10, 12, 15, 20], "vp-linear"),
+    "dpm-solver-pp-paper": ([5, 6, 8, 10, 12, 15, 20, 25], "edm"),
+    "deis-paper": ([5, 10, 15, 20, 50], "vp-linear"),
+    "unipc-paper": ([5, 6, 8, 10], "vp-linear"),
+    "pndm-paper": ([19, 29, 59, 109, 259], "vp-linear"),
+    "diff-sampler-euler": ([3, 4, 5, 6, 7, 8, 9, 10], "edm"),
+    "diff-sampler-heun": ([4, 6, 8, 10], "edm"),
+    "diff-sampler-dpm-solver-2": ([4, 6, 8, 10], "edm"),
+    "diff-sampler-dpm-solver-pp": ([3, 4, 5, 6, 7, 8, 9, 10], "edm"),
+    "diff-sampler-unipc": ([3, 4, 5, 6, 7, 8, 9, 10], "edm"),
+    "diff-sampler-ipndm": ([3, 4, 5, 6, 7, 8, 9, 10], "edm"),
+    "consistency-paper": ([2], "edm"),
 }
 
 
@@ -74,6 +92,7 @@ def test_names_what_there_is_and_cites_where_it_is_from(name: str) -> None:
 
 def test_no_name_is_taken_twice() -> None:
     assert len(presets._ALL) == len(PRESETS)
+    assert not any("preset" in rule.params for rule in (*REGISTRY.values(), *SPACINGS.values()))
 
 
 @pytest.mark.parametrize("name", PRESETS)
