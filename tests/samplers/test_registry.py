@@ -121,7 +121,7 @@ def test_the_first_samplers_are_there_after_one_import() -> None:
             {"order": 4},
             "order is 4; expected a whole number at least 1 and at most 3.",
         ),
-        ("euler", {"eta": 0}, 'sampler "euler" has no parameter "eta". It has: none.'),
+        ("euler", {"eta": 0}, 'sampler "euler" has no parameter "eta". It has: variable.'),
     ],
 )
 def test_parameters_are_checked_before_anything_runs(
