@@ -3,6 +3,7 @@
 from bench.samplers import (
     ancestral,
     classical,
+    dpm_solver,
     dpm_solver_pp,
     edm,
     few_step,
@@ -18,6 +19,7 @@ __all__ = [
     "Sampler",
     "ancestral",
     "classical",
+    "dpm_solver",
     "dpm_solver_pp",
     "edm",
     "few_step",
