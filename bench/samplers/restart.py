@@ -20,7 +20,8 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
 from bench.parameters import Value
-from bench.samplers.edm import heun_step, infinite_s, renoise
+from bench.samplers.edm import heun_step, renoise
+from bench.samplers.refusals import infinite_s
 from bench.samplers.registry import Params, sampler
 
 Interval = tuple[float, float, float, float]
@@ -100,21 +101,21 @@ def restart(
     repeats: Annotated[int, Ge(1)] | tuple[float, ...] = 2,
     s_min: Annotated[float, Gt(0)] | tuple[float, ...] = 0.06,
     s_max: Annotated[float, Gt(0)] | tuple[float, ...] = 0.30,
-    rho: Annotated[float, Gt(0)] = 7.0,
+    interval_rho: Annotated[float, Gt(0)] = 7.0,
     s_noise: Annotated[float, Gt(0)] = 1.0,
 ) -> Tensor:
     """Heun's method in s that jumps back from s-min to s-max, repeats times, and comes down again.
 
     At the grid's point nearest to s-min (its first point and sigma = 0 excepted) noise brings x
-    up to s-max, and Heun's method back through `points` levels, even in s^(1 / rho). Lists are
-    several intervals, one value each of points, repeats, s-min and s-max; those that fall on the
-    same point run in their order. The defaults are the paper's for CIFAR-10 at 43 calls (18
-    steps, table 3), which has repeats up to 20.
+    up to s-max, and Heun's method back through `points` levels, even in s^(1 / interval-rho).
+    Lists are several intervals, one value each of points, repeats, s-min and s-max; those that
+    fall on the same point run in their order. The defaults are the paper's for CIFAR-10 at 43
+    calls (18 steps, table 3), which has repeats up to 20.
     """
     restarts: dict[Point, list[tuple[int, list[Point]]]] = {}
     for n, k, low, high in _intervals(points, repeats, s_min, s_max):
         bottom = _bottom(grid, low)
-        levels = _levels(grid, bottom, high, int(n), rho)
+        levels = _levels(grid, bottom, high, int(n), interval_rho)
         restarts.setdefault(bottom, []).append((int(k), levels))
     for a, b in grid.steps():
         x = heun_step(denoise, x, a, b)

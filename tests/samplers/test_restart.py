@@ -68,7 +68,9 @@ def test_costs_what_the_authors_say_for_imagenet_64() -> None:
 
 
 def test_jumps_from_the_point_nearest_to_s_min_and_comes_back_to_it() -> None:
-    levels, _ = asked(GRID, {"s-min": 0.6, "s-max": 5, "points": 3, "repeats": 1, "rho": 1})
+    levels, _ = asked(
+        GRID, {"s-min": 0.6, "s-max": 5, "points": 3, "repeats": 1, "interval-rho": 1}
+    )
     main = [40, 10, 10, 2, 2, 0.5]
     down = [5, 2.75, 2.75, 0.5]
     assert levels == pytest.approx([*main, *down, 0.5, 0.1, 0.1])
@@ -76,6 +78,13 @@ def test_jumps_from_the_point_nearest_to_s_min_and_comes_back_to_it() -> None:
     levels, _ = asked(GRID, {"s-min": 0.1, "s-max": 5, "points": 4, "repeats": 2})
     ways = [s for pair in itertools.pairwise(steps) for s in pair]
     assert levels == pytest.approx([*main, 0.5, 0.1, *ways, *ways, 0.1])
+
+
+def test_may_jump_from_any_point_but_the_first_and_the_clean_image() -> None:
+    levels, _ = asked(GRID, {"s-min": 30, "s-max": 60, "points": 2, "repeats": 1})
+    assert levels[2:4] == pytest.approx([60, 10]), "40 is nearer, but nothing leads to it"
+    levels, _ = asked(GRID, {"s-min": 0.01, "s-max": 1, "points": 2, "repeats": 1})
+    assert levels[-3:] == pytest.approx([1, 0.1, 0.1])
 
 
 def test_intervals_run_in_their_order_also_from_the_same_point() -> None:
@@ -86,7 +95,7 @@ def test_intervals_run_in_their_order_also_from_the_same_point() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"s-max": 3}, {"points": 5, "repeats": 4, "rho": 3}, TWO], ids=str
+    "given", [{"s-max": 3}, {"points": 5, "repeats": 4, "interval-rho": 3}, TWO], ids=str
 )
 @pytest.mark.parametrize("final", ["zero", "sigma-min"])
 @pytest.mark.parametrize(("schedule", "spacing"), [("vp-linear", "logsnr"), ("edm", "karras")])
@@ -120,7 +129,7 @@ def test_follows_the_exact_recursion_on_a_gaussian(
                 for points, repeats, low, high in intervals:
                     if b.s != min(usable, key=lambda s: abs(s - low)):
                         continue
-                    power = 1 / float(params["rho"])  # type: ignore[arg-type]
+                    power = 1 / float(params["interval-rho"])  # type: ignore[arg-type]
                     steps = np.linspace(high**power, b.s**power, int(points)) ** (1 / power)
                     gain = float(np.prod([heun(*pair) for pair in itertools.pairwise(steps)]))
                     for _ in range(int(repeats)):

@@ -43,7 +43,14 @@ SETTINGS: list[tuple[dict[str, object], list[tuple[int, int, str, str]], dict[st
     ({}, [(3, 2, "0.06", "0.30")], {}),
     ({"points": 4, "repeats": 3}, [(4, 3, "0.06", "0.30")], {}),
     (
-        {"s-min": 0.9, "s-max": 5.5, "rho": 2, "s-noise": 1.003, "points": 2, "repeats": 1},
+        {
+            "s-min": 0.9,
+            "s-max": 5.5,
+            "interval-rho": 2,
+            "s-noise": 1.003,
+            "points": 2,
+            "repeats": 1,
+        },
         [(2, 1, "0.9", "5.5")],
         {"rho": "2", "s_noise": "1.003"},
     ),
