@@ -3,6 +3,7 @@
 from bench.samplers import (
     ancestral,
     classical,
+    deis,
     dpm_solver,
     dpm_solver_pp,
     edm,
@@ -19,6 +20,7 @@ __all__ = [
     "Sampler",
     "ancestral",
     "classical",
+    "deis",
     "dpm_solver",
     "dpm_solver_pp",
     "edm",

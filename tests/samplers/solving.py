@@ -52,6 +52,15 @@ def start_of(grid: TimeGrid) -> Tensor:
     return grid.schedule.prior_std(grid.points[0]) * x
 
 
+def long_start(low: float, high: float, n: int) -> np.ndarray:
+    """n steps from low to high, equal but for the first, which is eight times as long.
+
+    So what a start of low order loses is not small before the steps are very many.
+    """
+    ends = np.cumsum([0.0, 8.0, *[1.0] * (n - 1)])
+    return np.asarray(low + (high - low) * ends / ends[-1])
+
+
 def order_of(
     name: str,
     schedule: str,
