@@ -12,6 +12,7 @@ from bench.samplers import (
     pseudo_numerical,
     restart,
     sde,
+    unipc,
 )
 from bench.samplers.registry import REGISTRY, Sampler, get, sample
 
@@ -31,4 +32,5 @@ __all__ = [
     "restart",
     "sample",
     "sde",
+    "unipc",
 ]
