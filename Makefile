@@ -50,10 +50,10 @@ quickstart: $(INSTALLED)
 	@echo "The report: reports/quickstart/report.md (plot: reports/quickstart/quality-vs-nfe.svg)"
 
 test: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -m "slow and not slurm and not gpu and not browser"
+	$(BIN)/python -m pytest -n auto -m "slow and not slurm and not gpu and not browser"
 
 test-slurm: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m slurm

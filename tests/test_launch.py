@@ -120,12 +120,12 @@ def test_failed_cells_are_records_and_the_others_go_on(
     grid = "[{sampler: [ddim, heun, euler], spacing: logsnr, steps: 3}]"
     sweep = fakes.make_sweep(tmp_path, grid=grid)
 
-    def explode(denoise: Any, x: torch.Tensor, *_: object) -> torch.Tensor:
+    def explode(denoise: Any, x: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         for _ in range(5):
             denoise(x, sweep.cells()[1].grid().points[0])
         return x * torch.where(x.abs().amax(dim=(1, 2, 3), keepdim=True) > 2.5, torch.nan, 1.0)
 
-    def bug(*_: object) -> torch.Tensor:
+    def bug(*_: object, **__: object) -> torch.Tensor:
         raise KeyError("oops")
 
     monkeypatch.setitem(REGISTRY, "heun", replace(REGISTRY["heun"], function=explode))

@@ -19,15 +19,13 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
 from bench.samplers.march import Floats, States, dormand_prince, march, rms, spread
+from bench.samplers.refusals import infinite_s
 from bench.samplers.registry import Params, sampler
 
 
 def _refuses(grid: TimeGrid, params: Params) -> str | None:
-    if grid.points[0].alpha == 0:
-        return (
-            "works in s = sigma / alpha, which is infinite where this grid starts "
-            f"(t = {grid.points[0].t:g}, alpha = 0). Start the grid below it."
-        )
+    if reason := infinite_s(grid, params):
+        return reason
     steps = 1 + grid.ends_at_zero
     if len(grid) == steps:
         return None

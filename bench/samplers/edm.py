@@ -18,6 +18,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
+from bench.samplers.refusals import infinite_s
 from bench.samplers.registry import Params, sampler
 
 
@@ -35,17 +36,6 @@ def renoise(x: Tensor, a: Point, b: Point, z: Tensor) -> Tensor:
     """From a up to the noisier b along the forward process: xbar_b = xbar_a + sqrt(...) z."""
     added = b.alpha * math.sqrt(max(b.s**2 - a.s**2, 0.0))
     return b.alpha / a.alpha * x + added * z
-
-
-def infinite_s(grid: TimeGrid, params: Params) -> str | None:
-    """Why a sampler in s cannot start at alpha = 0."""
-    start = grid.points[0]
-    if start.alpha > 0:
-        return None
-    return (
-        f"works in s = sigma / alpha, which is infinite where this grid starts (t = {start.t:g}, "
-        "alpha = 0). Start the grid below it."
-    )
 
 
 def _refuses(grid: TimeGrid, params: Params) -> str | None:

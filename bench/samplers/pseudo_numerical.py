@@ -19,7 +19,8 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
-from bench.samplers.registry import Params, sampler
+from bench.samplers.refusals import infinite_s
+from bench.samplers.registry import sampler
 
 # Adams-Bashforth of orders 1 to 4 for equal steps, newest first.
 _WEIGHTS = (
@@ -44,15 +45,6 @@ def _multistep(history: list[Tensor]) -> Tensor:
     return combined
 
 
-def _infinite_s(grid: TimeGrid, params: Params) -> str | None:
-    if grid.points[0].alpha > 0:
-        return None
-    return (
-        "works in s = sigma / alpha, which is infinite where this grid starts "
-        f"(t = {grid.points[0].t:g}, alpha = 0). Start the grid below it."
-    )
-
-
 @sampler(
     "pndm",
     family="pseudo-numerical",
@@ -61,7 +53,7 @@ def _infinite_s(grid: TimeGrid, params: Params) -> str | None:
     stochastic=False,
     calls=lambda steps, ends_at_zero, params: steps + 9,
     min_steps=4,
-    refuses=_infinite_s,
+    refuses=infinite_s,
 )
 def pndm(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
     """Pseudo linear multistep method after three steps of pseudo Runge-Kutta (F-PNDM)."""
@@ -90,7 +82,7 @@ def pndm(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
     stochastic=False,
     calls=lambda steps, ends_at_zero, params: steps + 1,
     min_steps=2,
-    refuses=_infinite_s,
+    refuses=infinite_s,
 )
 def plms(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
     """Pseudo linear multistep method that starts with a pseudo improved Euler step.

@@ -24,7 +24,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
-from bench.samplers.edm import infinite_s
+from bench.samplers.refusals import infinite_s
 from bench.samplers.registry import Params, sampler
 
 Predictor = Callable[[Tensor, Tensor, Tensor, Point, Point], tuple[Tensor, float]]
