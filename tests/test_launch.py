@@ -62,16 +62,17 @@ def outcome(summary: RunSummary) -> tuple[int, int, int, int]:
     )
 
 
-def in_background(folder: Path, results_folder: str) -> subprocess.Popen[str]:
+def in_background(folder: Path, results_folder: str, samples: int = 200) -> subprocess.Popen[str]:
     """`launch.run` in a process of its own; prints the summary."""
     script = (
         "import sys; from pathlib import Path; from bench import launch; from tests import fakes\n"
         "fakes.register(); folder = Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
-        "summary = launch.run(fakes.make_sweep(folder), folder / sys.argv[2])\n"
+        "sweep = fakes.make_sweep(folder, samples=int(sys.argv[3]))\n"
+        "summary = launch.run(sweep, folder / sys.argv[2])\n"
         "print(summary.interrupted is None, summary.computed, len(summary.missing))"
     )
-    command = [sys.executable, "-c", script, str(folder), results_folder]
+    command = [sys.executable, "-c", script, str(folder), results_folder, str(samples)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -239,10 +240,9 @@ def scores_undisturbed(sweep: Sweep, tmp_path: Path) -> dict[str, str]:
     return scores(tmp_path / "undisturbed")
 
 
-def test_interrupt_leaves_a_clean_state_and_the_next_run_goes_on(
-    sweep: Sweep, tmp_path: Path
-) -> None:
-    process = in_background(tmp_path, "r")
+def test_interrupt_leaves_a_clean_state_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    sweep = fakes.make_sweep(tmp_path, samples=5000)  # enough not to end before the signal comes
+    process = in_background(tmp_path, "r", samples=5000)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     while not list((tmp_path / "r").glob("work/*/ledger.jsonl")) and process.poll() is None:
