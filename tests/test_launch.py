@@ -65,7 +65,10 @@ def outcome(summary: RunSummary) -> tuple[int, int, int, int]:
 def in_background(folder: Path, results_folder: str, samples: int = 200) -> subprocess.Popen[str]:
     """`launch.run` in a process of its own; prints the summary."""
     script = (
-        "import sys; from pathlib import Path; from bench import launch; from tests import fakes\n"
+        "import signal, sys; from pathlib import Path\n"
+        "from bench import launch; from tests import fakes\n"
+        # What a shell starts in the background inherits that Ctrl-C is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "fakes.register(); folder = Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "sweep = fakes.make_sweep(folder, samples=int(sys.argv[3]))\n"
