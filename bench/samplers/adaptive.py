@@ -15,10 +15,10 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from bench.diffusion.denoiser import Denoiser, per_sample
+from bench.diffusion.march import Floats, States, dormand_prince, march, rms, spread
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
-from bench.samplers.march import Floats, States, dormand_prince, march, rms, spread
 from bench.samplers.refusals import infinite_s
 from bench.samplers.registry import Params, sampler
 

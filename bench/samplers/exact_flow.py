@@ -19,10 +19,10 @@ from annotated_types import Gt
 from torch import Tensor
 
 from bench.diffusion.denoiser import Denoiser, per_sample
+from bench.diffusion.march import Floats, dormand_prince, spread
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
-from bench.samplers.march import Floats, dormand_prince, spread
 from bench.samplers.registry import sampler
 
 

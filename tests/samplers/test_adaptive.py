@@ -7,11 +7,11 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from bench.diffusion.denoiser import Denoiser, per_sample
+from bench.diffusion.march import Floats, States, march, rms
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import make_schedule
 from bench.diffusion.spacing import TimeGrid
 from bench.errors import CellError, ScheduleError
-from bench.samplers.march import Floats, States, march, rms
 from bench.samplers.registry import get, sample
 from tests.samplers.exact import SHAPE, Blobs, Gaussian, integrate
 
