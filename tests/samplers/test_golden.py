@@ -13,7 +13,7 @@ from bench.diffusion.spacing import TimeGrid
 from bench.samplers.registry import REGISTRY, get, sample
 from tests.samplers.exact import Blobs, GivenNoise
 
-FILES = sorted((Path(__file__).parent / "golden").glob("*.json"))
+FILES = sorted((Path(__file__).parents[2] / "bench/certify/golden").glob("*.json"))
 VALUES = [json.loads(path.read_text("utf-8")) for path in FILES]
 CASES = [(values, case) for values in VALUES for case in values["cases"]]
 

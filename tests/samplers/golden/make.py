@@ -17,6 +17,7 @@ from mpmath import mp, mpf
 from scalar import LEVELS, MODEL, NOISE, STARTS
 
 HERE = Path(__file__).parent
+VALUES = HERE.parents[2] / "bench/certify/golden"
 
 
 def write(family: str) -> None:
@@ -40,7 +41,7 @@ def write(family: str) -> None:
             }
         )
     values = {"model": MODEL, "starts": STARTS, "noise": NOISE, "cases": written}
-    path = HERE / f"{family}.json"
+    path = VALUES / f"{family}.json"
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
