@@ -24,6 +24,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Flow, NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
+from bench.samplers.refusals import infinite_start
 from bench.samplers.registry import Params, sampler
 
 Variable = Literal["s", "lam", "t"]
@@ -88,12 +89,10 @@ def _infinite_in(*variables: Variable) -> Callable[[TimeGrid, Params], str | Non
     """Refuses a start at alpha = 0 in these variables."""
 
     def refuses(grid: TimeGrid, params: Params) -> str | None:
-        if grid.points[0].alpha > 0 or params["variable"] not in variables:
+        variable = params["variable"]
+        if variable not in variables:
             return None
-        return (
-            f"works in {_NAMES[str(params['variable'])]}, which is infinite where this grid starts "
-            f"(t = {grid.points[0].t:g}, alpha = 0). Start the grid below it, or set variable: t."
-        )
+        return infinite_start(grid, f"works in {_NAMES[str(variable)]}", "set variable: t")
 
     return refuses
 

@@ -16,6 +16,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.spacing import TimeGrid
 from bench.parameters import Value
+from bench.samplers.refusals import infinite_start
 from bench.samplers.registry import Params, sampler
 
 # The orders that "fast" ends with, after steps of order 3.
@@ -39,11 +40,9 @@ def _global_order(params: Params) -> int:
 
 def _refuses(grid: TimeGrid, params: Params) -> str | None:
     orders = _orders(params["order"], len(grid), grid.ends_at_zero)
-    if grid.points[0].alpha == 0 and orders[0] > 1:
-        return (
-            "puts points inside its steps by lambda = log(alpha / sigma), which is infinite where "
-            f"this grid starts (t = {grid.points[0].t:g}, alpha = 0). Start the grid below it."
-        )
+    inside = "puts points inside its steps by lambda = log(alpha / sigma)"
+    if orders[0] > 1 and (reason := infinite_start(grid, inside)):
+        return reason
     if grid.ends_at_zero and orders[-1] > 1:
         return (
             "with order: fast-2 ends in a step of order 2, and lambda = log(alpha / sigma) is "

@@ -15,6 +15,7 @@ from torch import Tensor
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.spacing import TimeGrid
+from bench.samplers.refusals import infinite_start
 from bench.samplers.registry import Params, sampler
 
 # In runs of how many steps: the paper's algorithm, the authors' code, diffusers' code, and any.
@@ -40,13 +41,10 @@ def _refuses(grid: TimeGrid, params: Params) -> str | None:
         )
     if params["eta"] != 0 or params["lower-order-final"] != "never":
         return "has eta and lower-order-final only with method: multistep. Leave both out."
-    if params["order"] == 2 and grid.points[0].alpha == 0:
-        return (
-            "with method: singlestep puts a point inside each step by lambda = log(alpha / sigma), "
-            f"which is infinite where this grid starts (t = {grid.points[0].t:g}, alpha = 0). "
-            "Start the grid below it, or use method: multistep."
-        )
-    return None
+    if params["order"] == 1:
+        return None
+    inside = "with method: singlestep puts a point inside each step by lambda = log(alpha / sigma)"
+    return infinite_start(grid, inside, "use method: multistep")
 
 
 @sampler(

@@ -24,7 +24,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
-from bench.samplers.refusals import infinite_s
+from bench.samplers.refusals import infinite_s, infinite_start
 from bench.samplers.registry import Params, sampler
 
 Predictor = Callable[[Tensor, Tensor, Tensor, Point, Point], tuple[Tensor, float]]
@@ -32,13 +32,7 @@ Predictor = Callable[[Tensor, Tensor, Tensor, Point, Point], tuple[Tensor, float
 
 
 def _infinite_drift(grid: TimeGrid, params: Params) -> str | None:
-    start = grid.points[0]
-    if start.alpha > 0:
-        return None
-    return (
-        "needs the drift d log alpha / dt, which is infinite where this grid starts "
-        f"(t = {start.t:g}, alpha = 0). Start the grid below it."
-    )
+    return infinite_start(grid, "needs the drift d log alpha / dt")
 
 
 @sampler(
