@@ -362,8 +362,8 @@ _TIMES = "numbers, one a line or in a JSON or YAML list"
 
 def _time(file: str, item: object) -> float:
     try:
-        time = float(item)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        time = float(item) if isinstance(item, str) else math.nan
+    except ValueError:
         time = math.nan
     if not math.isfinite(time):
         shown = f'"{item}"' if isinstance(item, str) else "a list or a mapping in the list"

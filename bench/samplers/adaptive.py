@@ -20,7 +20,7 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
 from bench.samplers.refusals import infinite_s
-from bench.samplers.registry import Params, sampler
+from bench.samplers.registry import Params, sampler, whole
 
 
 def _refuses(grid: TimeGrid, params: Params) -> str | None:
@@ -80,7 +80,7 @@ def rk45(
     "dpm-solver-adaptive",
     family="exponential integrators",
     paper="Lu et al. 2022, arXiv:2206.00927, appendix C, algorithm 3",
-    order=lambda params: int(params["order"]),  # type: ignore[arg-type]
+    order=lambda params: whole(params, "order"),
     stochastic=False,
     calls=None,
     refuses=_refuses,

@@ -25,7 +25,7 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Flow, NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
 from bench.samplers.refusals import infinite_start
-from bench.samplers.registry import Params, sampler
+from bench.samplers.registry import Params, sampler, whole
 
 Variable = Literal["s", "lam", "t"]
 
@@ -196,8 +196,8 @@ def rk4(
     "ab",
     family="PF-ODE, classical",
     paper="Karras et al. 2022, arXiv:2206.00364, eq. 1 and 4, the Adams-Bashforth method (LMS)",
-    order=lambda params: min(int(params["order"]), 2),  # type: ignore[arg-type]
-    formula_order=lambda params: int(params["order"]),  # type: ignore[arg-type]
+    order=lambda params: min(whole(params, "order"), 2),
+    formula_order=lambda params: whole(params, "order"),
     stochastic=False,
     refuses=_infinite_in("lam"),
 )

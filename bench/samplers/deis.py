@@ -23,7 +23,7 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
 from bench.samplers.classical import adams_bashforth
-from bench.samplers.registry import sampler
+from bench.samplers.registry import sampler, whole
 
 Method = Literal["tab", "rhoab"]
 
@@ -35,8 +35,8 @@ _LONGEST = 0.5  # a piece of the quadrature in lambda, on schedules without kink
     "deis",
     family="exponential integrators",
     paper="Zhang and Chen 2022, arXiv:2204.13902, eq. 14-15, algorithm 1",
-    order=lambda params: min(int(params["order"]) + 1, 2),  # type: ignore[arg-type]
-    formula_order=lambda params: int(params["order"]) + 1,  # type: ignore[arg-type]
+    order=lambda params: min(whole(params, "order") + 1, 2),
+    formula_order=lambda params: whole(params, "order") + 1,
     stochastic=False,
 )
 def deis(

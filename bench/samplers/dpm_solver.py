@@ -28,8 +28,8 @@ def _orders(order: Value, steps: int, ends_at_zero: bool) -> list[int]:
     if isinstance(order, str):
         ends = _FAST_ENDS[order]
         return [3] * (steps - len(ends)) + ends
-    full = int(order)  # type: ignore[arg-type]
-    return [full] * (steps - 1) + [1 if ends_at_zero else full]
+    assert isinstance(order, int)
+    return [order] * (steps - 1) + [1 if ends_at_zero else order]
 
 
 def _global_order(params: Params) -> int:

@@ -16,19 +16,15 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.spacing import TimeGrid
 from bench.samplers.refusals import infinite_start
-from bench.samplers.registry import Params, sampler
+from bench.samplers.registry import Params, sampler, whole
 
 # In runs of how many steps: the paper's algorithm, the authors' code, diffusers' code, and any.
 _LOWER_ORDER_FINAL = {"never": 0.0, "lt10": 10.0, "lt15": 15.0, "always": math.inf}
 
 
 def _calls(steps: int, ends_at_zero: bool, params: Params) -> int:
-    each = int(params["order"]) if params["method"] == "singlestep" else 1  # type: ignore[arg-type]
+    each = whole(params, "order") if params["method"] == "singlestep" else 1
     return each * steps - (each - 1) * ends_at_zero
-
-
-def _global_order(params: Params) -> int:
-    return min(int(params["order"]), 2)  # type: ignore[arg-type]
 
 
 def _refuses(grid: TimeGrid, params: Params) -> str | None:
@@ -51,8 +47,8 @@ def _refuses(grid: TimeGrid, params: Params) -> str | None:
     "dpm-solver++",
     family="exponential integrators",
     paper="Lu et al. 2022, arXiv:2211.01095, algorithms 1 and 2",
-    order=_global_order,
-    formula_order=lambda params: int(params["order"]),  # type: ignore[arg-type]
+    order=lambda params: min(whole(params, "order"), 2),
+    formula_order=lambda params: whole(params, "order"),
     stochastic=lambda params: params["eta"] != 0,
     calls=_calls,
     refuses=_refuses,

@@ -147,6 +147,13 @@ def _fact(value: T | Callable[[Params], T]) -> Callable[[Params], T]:
     return value if callable(value) else lambda params: value
 
 
+def whole(params: Params, name: str) -> int:
+    """The parameter `name`, which is declared as a whole number."""
+    value = params[name]
+    assert isinstance(value, int)
+    return value
+
+
 def get(name: str) -> Sampler:
     """The sampler called `name`.
 

@@ -25,7 +25,7 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
 from bench.samplers.refusals import infinite_s, infinite_start
-from bench.samplers.registry import Params, sampler
+from bench.samplers.registry import Params, sampler, whole
 
 Predictor = Callable[[Tensor, Tensor, Tensor, Point, Point], tuple[Tensor, float]]
 """(x_a, x0, eps, a, b) -> mean and standard deviation of x_b."""
@@ -136,7 +136,7 @@ _PREDICTORS: dict[str, Predictor] = {
     paper="Song et al. 2021, arXiv:2011.13456, algorithms 2-5",
     order=0,
     stochastic=True,
-    calls=lambda steps, ends_at_zero, params: steps * (1 + int(params["corrector-steps"])),  # type: ignore[arg-type]
+    calls=lambda steps, ends_at_zero, params: steps * (1 + whole(params, "corrector-steps")),
     refuses=lambda grid, params: (
         _infinite_drift(grid, params) if params["predictor"] == "reverse-diffusion" else None
     ),
@@ -188,7 +188,7 @@ def pc(
     order=0,
     stochastic=True,
     calls=lambda steps, ends_at_zero, params: (
-        int(params["steps-per-level"]) * (steps + (not ends_at_zero)) + ends_at_zero  # type: ignore[arg-type]
+        whole(params, "steps-per-level") * (steps + (not ends_at_zero)) + ends_at_zero
     ),
     refuses=infinite_s,
 )

@@ -19,7 +19,7 @@ from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.diffusion.spacing import TimeGrid
-from bench.samplers.registry import Params, sampler
+from bench.samplers.registry import Params, sampler, whole
 
 Variant = Literal["bh1", "bh2"]
 Evaluation = tuple[float, Tensor]
@@ -33,7 +33,7 @@ def _order(params: Params) -> int:
     """The start leaves order 2 (3 where it is corrected), a last step of order 1 leaves 2."""
     corrected = bool(params["corrector"])
     limit = 3 if corrected and params["lower-order-final"] == "never" else 2
-    return min(int(params["order"]) + corrected, limit)  # type: ignore[arg-type]
+    return min(whole(params, "order") + corrected, limit)
 
 
 @sampler(
@@ -41,7 +41,7 @@ def _order(params: Params) -> int:
     family="exponential integrators",
     paper="Zhao, Bai, Rao, Zhou and Lu 2023, arXiv:2302.04867, algorithms 1 and 2",
     order=_order,
-    formula_order=lambda params: int(params["order"]) + bool(params["corrector"]),  # type: ignore[arg-type]
+    formula_order=lambda params: whole(params, "order") + bool(params["corrector"]),
     stochastic=False,
 )
 def unipc(
