@@ -143,36 +143,38 @@ class _Exponential:
         self._denoise, self._schedule, self._rows = denoise, schedule, rows
         self._x, self._lam, self._h = x, lam, h
         self._here = self._point(0.0)
-        _, self._eps = denoise(x, self._here, rows)
+        self._eps = self._eps_at(self._here, x)
 
     def orders_1_2(self) -> tuple[Tensor, Tensor]:
         """The results of DPM-Solver-1 and of DPM-Solver-2 with r1 = 1/2."""
-        difference = self._eps_at(1 / 2, self._plain(1 / 2)) - self._eps
-        return self._plain(1.0), self._second(1.0, 1 / 2, difference)
+        (p1, x1), (end, x) = (self._plain(r) for r in (1 / 2, 1.0))
+        difference = self._eps_at(p1, x1) - self._eps
+        return x, x - end.sigma * self._second(1 / 2) * difference
 
     def orders_2_3(self) -> tuple[Tensor, Tensor]:
         """The results of DPM-Solver-2 with r1 = 1/3 and of DPM-Solver-3 with r1, r2 = 1/3, 2/3."""
-        one = self._eps_at(1 / 3, self._plain(1 / 3)) - self._eps
-        two = self._eps_at(2 / 3, self._third(2 / 3, 1 / 3, one)) - self._eps
-        return self._second(1.0, 1 / 3, one), self._third(1.0, 2 / 3, two)
+        (p1, x1), (p2, x2), (end, x) = (self._plain(r) for r in (1 / 3, 2 / 3, 1.0))
+        one = self._eps_at(p1, x1) - self._eps
+        two = self._eps_at(p2, x2 - p2.sigma * self._third(2 / 3, 1 / 3) * one) - self._eps
+        lower = x - end.sigma * self._second(1 / 3) * one
+        return lower, x - end.sigma * self._third(1.0, 2 / 3) * two
 
-    def _plain(self, r: float) -> Tensor:
+    def _plain(self, r: float) -> tuple[Point, Tensor]:
+        """The noise level at lam + r h, and the state there without a correction."""
         point = self._point(r)
         grown = spread(np.expm1(r * self._h), self._x)
-        return point.alpha / self._here.alpha * self._x - point.sigma * grown * self._eps
+        return point, point.alpha / self._here.alpha * self._x - point.sigma * grown * self._eps
 
-    def _second(self, r: float, r1: float, difference: Tensor) -> Tensor:
-        """Algorithm 4's correction: phi(r) / (2 r1) times the difference at r1."""
-        weight = spread(np.expm1(r * self._h) / (2 * r1), self._x)
-        return self._plain(r) - self._point(r).sigma * weight * difference
+    def _second(self, r1: float) -> Tensor:
+        """Weight of the difference at r1 in algorithm 4: phi(1) / (2 r1)."""
+        return spread(np.expm1(self._h) / (2 * r1), self._x)
 
-    def _third(self, r: float, r1: float, difference: Tensor) -> Tensor:
-        """Algorithm 5's correction: (r / r1) (phi(r) / (r h) - 1) times the difference at r1."""
-        weight = spread(r / r1 * (np.expm1(r * self._h) / (r * self._h) - 1), self._x)
-        return self._plain(r) - self._point(r).sigma * weight * difference
+    def _third(self, r: float, r1: float) -> Tensor:
+        """Weight of the difference at r1 in algorithm 5: (r / r1) (phi(r) / (r h) - 1)."""
+        return spread(r / r1 * (np.expm1(r * self._h) / (r * self._h) - 1), self._x)
 
-    def _eps_at(self, r: float, x: Tensor) -> Tensor:
-        return self._denoise(x, self._point(r), self._rows)[1]
+    def _eps_at(self, point: Point, x: Tensor) -> Tensor:
+        return self._denoise(x, point, self._rows)[1]
 
     def _point(self, r: float) -> Point:
         return per_sample([self._schedule.at(lam=v) for v in self._lam + r * self._h], self._x)
