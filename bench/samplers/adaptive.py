@@ -19,6 +19,7 @@ from bench.diffusion.march import Floats, States, dormand_prince, march, rms, sp
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.diffusion.spacing import TimeGrid
+from bench.samplers.classical import growth_in_lam
 from bench.samplers.refusals import infinite_s
 from bench.samplers.registry import Params, sampler, whole
 
@@ -59,20 +60,24 @@ def rk45(
     rtol: Annotated[float, Gt(0)] = 1e-5,
     atol: Annotated[float, Gt(0)] = 1e-5,
 ) -> Tensor:
-    """Runge-Kutta of orders 5 and 4 (Dormand and Prince) on d xbar / ds = eps, or in lam = -log s.
+    """Runge-Kutta of orders 5 and 4 (Dormand and Prince) in s or lam, as euler has them.
 
-    A step is taken where the root mean square over an image of error / (atol + rtol |xbar|) is at
-    most 1.
+    A step is taken where the root mean square over an image of error / (atol + rtol |y|) is at
+    most 1, for y = x / alpha in s and y = x in lam.
     """
     first, last = _ends(grid)
 
-    def slope(xbar: Tensor, u: Floats, rows: Tensor) -> Tensor:
-        point = per_sample([grid.schedule.at(**{variable: float(v)}) for v in u], xbar)
-        _, eps = denoise(point.alpha * xbar, point, rows)
-        return eps if variable == "s" else -point.sigma / point.alpha * eps
+    def slope(y: Tensor, u: Floats, rows: Tensor) -> Tensor:
+        points = [grid.schedule.at(**{variable: float(v)}) for v in u]
+        point = per_sample(points, y)
+        if variable == "s":
+            return denoise(point.alpha * y, point, rows)[1]
+        growth = np.array([growth_in_lam(grid.schedule, p) for p in points])
+        return spread(growth, y) * y - point.sigma * denoise(y, point, rows)[1]
 
+    of_first, of_last = (first.alpha, last.alpha) if variable == "s" else (1.0, 1.0)
     start, end = getattr(first, variable), getattr(last, variable)
-    x = last.alpha * dormand_prince(slope, x / first.alpha, start, end, rtol=rtol, atol=atol)
+    x = of_last * dormand_prince(slope, x / of_first, start, end, rtol=rtol, atol=atol)
     return denoise(x, last)[0] if grid.ends_at_zero else x
 
 

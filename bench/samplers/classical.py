@@ -3,8 +3,8 @@
 Song et al. 2021, arXiv:2011.13456, eq. 13; Karras et al. 2022, arXiv:2206.00364, eq. 1 and 4:
 
 * `s`: d xbar / ds = eps for xbar = x / alpha and s = sigma / alpha, EDM's form;
-* `lam`: dx / dlam = (d alpha / dlam) x0 + (d sigma / dlam) eps, on VP (d log alpha / dlam) x -
-  sigma eps, in which Lu et al. 2022, arXiv:2206.00927, run Runge-Kutta for comparison;
+* `lam`: dx / dlam = (d log alpha / dlam) x - sigma eps, in which Lu et al. 2022,
+  arXiv:2206.00927, run Runge-Kutta for comparison;
 * `t`: dx / dt = alpha' x0 + sigma' eps, on flow the velocity eps - x0.
 
 Deterministic. A last step to sigma = 0 is Euler's step in s in every variable: it lands on x0 and
@@ -53,15 +53,21 @@ class _Ode:
     def slope(self, x0: Tensor, eps: Tensor, point: Point) -> Tensor:
         if self.variable == "s":
             return eps
-        of_x0, of_eps = _derivatives(self.schedule, point)
         if self.variable == "lam":
-            rate = of_x0 / point.alpha - of_eps / point.sigma  # d lam / dt
-            of_x0, of_eps = of_x0 / rate, of_eps / rate
+            growth = growth_in_lam(self.schedule, point)
+            return growth * point.alpha * x0 + (growth - 1) * point.sigma * eps
+        of_x0, of_eps = _derivatives(self.schedule, point)
         return of_x0 * x0 + of_eps * eps
 
     def scales(self, a: Point, b: Point) -> tuple[float, float]:
         """What x and the integral of the slope are multiplied with in a step from a to b."""
         return (b.alpha / a.alpha, b.alpha) if self.variable == "s" else (1.0, 1.0)
+
+
+def growth_in_lam(schedule: NoiseSchedule, point: Point) -> float:
+    """That of alpha, d log alpha / dlam = f / (dlam / dt): sigma^2 on VP, 0 on VE."""
+    f, g2 = schedule.rates(point.t)
+    return -2 * f * point.sigma**2 / g2  # dlam / dt = -g^2 / (2 sigma^2)
 
 
 def _derivatives(schedule: NoiseSchedule, point: Point) -> tuple[float, float]:

@@ -47,9 +47,9 @@ FOUR = [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("variable", ["s", "lam"])
-@pytest.mark.parametrize("schedule", ["vp-linear", "edm"])
-def test_rk45_keeps_its_tolerance(schedule: str, variable: str) -> None:
-    grid = ends(schedule, zero=False)
+@pytest.mark.parametrize(("schedule", "top"), [("vp-linear", None), ("edm", None), ("flow", 0.99)])
+def test_rk45_keeps_its_tolerance(schedule: str, top: float | None, variable: str) -> None:
+    grid = ends(schedule, zero=False, top=top)
     for model in (Gaussian(), Blobs()):
         errors, calls = [], []
         for tolerance in (1e-3, 1e-5, 1e-7):
@@ -61,8 +61,10 @@ def test_rk45_keeps_its_tolerance(schedule: str, variable: str) -> None:
                 exact = integrate(model.pair, start, grid.schedule, *grid.points)
             errors.append(float((x - exact).abs().max()))
             calls.append(max(nfe))
-        # The tolerance is of a step: the error at the end may be some dozen of them.
-        assert all(e < 50 * t for e, t in zip(errors, (1e-3, 1e-5, 1e-7), strict=True))
+        # The tolerance is of a step: the error at the end may be some dozen of them, and a hundred
+        # in lam, where steps at high noise are long and what follows magnifies their error.
+        many = {"s": 50, "lam": 150}[variable]
+        assert all(e < many * t for e, t in zip(errors, (1e-3, 1e-5, 1e-7), strict=True))
         assert errors[2] < 1e-5
         assert errors == sorted(errors, reverse=True)
         # Of order five: a hundredth of the error costs 100^(1/5) = 2.5 times the steps.

@@ -123,26 +123,29 @@ def in_s(x: mpf, levels: list[Level], tolerance: str) -> mpf:
 
 
 def in_lam(x: mpf, levels: list[Level], tolerance: str) -> mpf:
-    start, end = -log(levels[0][1]), -log(levels[-1][1])
-    return rk45(
-        lambda lam, y: -exp(-lam) * denoise(y, (mpf(1), exp(-lam)))[1],
-        x,
-        start,
-        end,
-        mpf(tolerance),
-        mpf(tolerance),
-    )
+    start, end = (log(alpha / sigma) for alpha, sigma in (levels[0], levels[-1]))
+
+    def slope(lam: mpf, x: mpf) -> mpf:
+        """alpha^2 = 1 / (1 + e^(-2 lam)) on VP; x' = alpha' x0 + sigma' eps."""
+        alpha, sigma = 1 / sqrt(1 + exp(-2 * lam)), 1 / sqrt(1 + exp(2 * lam))
+        x0, eps = denoise(x, (alpha, sigma))
+        return alpha * sigma**2 * x0 - sigma * alpha**2 * eps
+
+    return rk45(slope, x, start, end, mpf(tolerance), mpf(tolerance))
 
 
 def cases() -> Iterator[Case]:
-    """The cases of this file; on EDM, where xbar is x."""
+    """The cases of this file: in s on EDM, where xbar is x, and in lam on VP, where it is not."""
     ends = [EDM_TO_MIN[0], EDM_TO_MIN[-1]]
-    for variable, solve in (("s", in_s), ("lam", in_lam)):
+    for variable, schedule, times, solve in (
+        ("s", "edm", ends, in_s),
+        ("lam", "vp-linear", [999.0, 0.0], in_lam),
+    ):
         yield Case(
             "rk45",
             {"variable": variable, "rtol": 1e-4, "atol": 1e-4},
-            "edm",
-            ends,
+            schedule,
+            times,
             lambda x, levels, z, solve=solve: solve(x, levels, "1e-4"),  # type: ignore[misc]
         )
     for order in (2, 3):
