@@ -1,7 +1,7 @@
 """The recipe behind the feature network of `fd_cifar`: `bench train features`.
 
 Thirty-two epochs over the 50,000 training images, in float32 on the CPU, about 5e14
-floating-point operations (an hour and a half of one core):
+floating-point operations (65 minutes of both cores of a two-core machine without bf16 units):
 
 - the first eight epochs see images shrunk to 24 x 24, at half the cost.
 - convolutions by Muon (Jordan, 2024, kellerjordan.github.io/posts/muon): momentum, then the
