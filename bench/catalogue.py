@@ -121,6 +121,11 @@ def _models() -> list[Facts]:
             "summary": 'A mixture from "bench train mixture", on any schedule.',
         },
         {
+            "name": "consistency",
+            "keys": {"kind": "consistency", "of": "MIXTURE", "schedule": "vp-linear"},
+            "summary": "The exact consistency function of a mixture, for few-step samplers.",
+        },
+        {
             "name": "diffusers",
             "keys": {"kind": "diffusers", "path": "FOLDER or HUB/NAME", "dtype": "float32"},
             "summary": "An unconditional UNet2DModel.",

@@ -180,7 +180,7 @@ def run_cell(
         seconds={part: round(spent, 4) for part, spent in seconds.items()},
         samples_per_second=round(rate, 2),
         peak_memory_mb=peak,
-        made_with=made_with,
+        made_with=made_with | {"model_notes": dict(model.notes)},
     )
     results.write(folder, result)
     chunks.discard(work)

@@ -25,9 +25,10 @@ A record, key by key (format 1):
                         made by an earlier, interrupted run; empty if it failed
     samples_per_second  samples / (sampling + features), or null
     peak_memory_mb      largest memory of the process or, on a GPU, of its allocator
-    provenance          with what it was made; the first three are absent if it failed:
+    provenance          with what it was made; the first four are absent if it failed:
       fingerprint         the sampler's output on a tiny exact problem (list of numbers)
       model_digest        digest of the model's weights and configuration
+      model_notes         {target, time, ...}: what else there is to know about the model, in words
       numerics            {device, dtype, batch, threads}: what the last bits depend on
       commit, dirty       of the git checkout, or null
       versions            {bench, python, torch, numpy}
@@ -262,7 +263,8 @@ def _row(planned: Json, result: Result | None, asked: Iterable[str]) -> Json:
     row["steps_effective"] = planned["steps_effective"]
     for name in ("sampler", "spacing", "final", "steps", "seed", "samples"):
         row[name] = cell[name]
-    row["model"] = cell["model"].get("name") or cell["model"].get("path")
+    model = cell["model"]
+    row["model"] = model.get("name") or model.get("path") or model["kind"]
     row |= {f"param.{name}": value for name, value in cell["params"].items()}
     row |= {f"spacing.{name}": value for name, value in (cell["spacing_params"] or {}).items()}
     asked = list(asked)

@@ -163,11 +163,11 @@ def expand(
             chosen = dict(zip(axes, combination, strict=True))
             sampler, spacing = chosen["sampler"][1], chosen["spacing"][1]
             place, budget = chosen["budget"]
-            if sampler.exact and not model.exact:
+            if sampler.exact and not model.exact_score:
                 document.problem(
                     chosen["sampler"][0],
                     f"{document.found(chosen['sampler'][0])}, which asks for a model whose score "
-                    f"is exact; {model.label} is a network. Leave it out, or use a mixture.",
+                    f"is exact; that of {model.label} is not. Leave it out, or use a mixture.",
                 )
                 continue
             try:

@@ -701,7 +701,7 @@ def test_the_exact_flow_of_a_network_is_not_to_be_had(tmp_path: Path) -> None:
     row = "grid:\n  - {sampler: exact-flow, steps: 5}\n"
     assert message(text + row) == (
         'a.yaml, line 7: grid[0].sampler is the text "exact-flow", which asks for a model whose '
-        f"score is exact; {network.name} is a network. Leave it out, or use a mixture."
+        f"score is exact; that of {network.name} is not. Leave it out, or use a mixture."
     )
 
 
@@ -770,8 +770,8 @@ FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
         (
             "model",
             "model:\n  - cifar10-mixture\n  - {kind: difusers, path: x}",
-            'line 4: model.kind is "difusers"; expected mixture or diffusers. Did you mean '
-            '"diffusers"?',
+            'line 4: model.kind is "difusers"; expected mixture or consistency or diffusers. Did '
+            'you mean "diffusers"?',
         ),
         (
             "metrics",

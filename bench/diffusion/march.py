@@ -43,7 +43,7 @@ _DIFFERENCE = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 52
 def march(
     attempt: Attempt,
     states: States,
-    start: float,
+    start: float | Floats,
     end: float,
     h: Floats,
     *,
@@ -56,7 +56,7 @@ def march(
     Args:
         attempt: a step of some samples.
         states: at `start`; not changed.
-        start: where u begins.
+        start: where u begins, for all samples or for each (B,).
         end: where it ends, on either side.
         h: (B,) first steps, towards the end.
         order: a step's error goes as h^order.
@@ -98,7 +98,7 @@ def march(
 
 
 def dormand_prince(
-    slope: Slope, y: Tensor, start: float, end: float, *, rtol: float, atol: float
+    slope: Slope, y: Tensor, start: float | Floats, end: float, *, rtol: float, atol: float
 ) -> Tensor:
     """The solution of dy/du = slope at `end`, from y (B, ...) at `start`; see `march`.
 

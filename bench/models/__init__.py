@@ -2,6 +2,7 @@
 
 model: cifar10-mixture
 model: {kind: mixture, name: ./mine.safetensors, schedule: vp-cosine}
+model: {kind: consistency, of: cifar10-mixture, schedule: edm}
 model: {kind: diffusers, path: google/ddpm-cifar10-32, dtype: float32, time: real}
 """
 
@@ -11,12 +12,16 @@ from typing import Any
 import torch
 
 from bench.errors import ModelError, nearest
-from bench.models import diffusers, exact
+from bench.models import consistency, diffusers, exact
 from bench.models.base import Model, ModelSpec
 
 __all__ = ["KINDS", "NAMES", "Model", "ModelSpec", "describe", "load"]
 
-KINDS = {"mixture": exact.describe, "diffusers": diffusers.describe}
+KINDS = {
+    "mixture": exact.describe,
+    "consistency": consistency.describe,
+    "diffusers": diffusers.describe,
+}
 NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
 
 

@@ -51,6 +51,9 @@ class ModelSpec(ABC):
     exact: ClassVar[bool]
     """Whether the model has exact draws."""
 
+    exact_score: ClassVar[bool]
+    """Whether x0 is the exact posterior mean at every noise level, also between the schedule's."""
+
     @property
     @abstractmethod
     def label(self) -> str:

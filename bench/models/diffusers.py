@@ -74,6 +74,7 @@ class DiffusersSpec(ModelSpec):
     config: Path
     settings: str
     exact: ClassVar[bool] = False
+    exact_score: ClassVar[bool] = False
 
     @property
     def label(self) -> str:

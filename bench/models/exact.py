@@ -31,6 +31,7 @@ class MixtureSpec(ModelSpec):
     name: str
     schedule_name: str
     exact: ClassVar[bool] = True
+    exact_score: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -80,10 +81,19 @@ def describe(description: Mapping[str, Any]) -> MixtureSpec:
         ModelError: an unknown key, name or schedule, or a file that does not exist.
     """
     only_keys(description, ("kind", "name", "schedule"))
-    name = description.get("name")
+    return mixture_at(description, "name")
+
+
+def mixture_at(description: Mapping[str, Any], key: str) -> MixtureSpec:
+    """The mixture that a description names under `key`, seen through its schedule.
+
+    Raises:
+        ModelError: an unknown name or schedule, or a file that does not exist.
+    """
+    name = description.get(key)
     if not isinstance(name, str):
         raise ModelError(
-            f"model.name is {name!r}; a mixture needs the name of a shipped one "
+            f"model.{key} is {name!r}; a mixture needs the name of a shipped one "
             f"({', '.join(SHIPPED)}) or the path of a .safetensors file."
         )
     if name not in SHIPPED and not Path(name).is_file():
