@@ -1,4 +1,7 @@
-"""Samplers against the values of golden/, made by golden/make.py from the papers in mpmath."""
+"""Samplers against golden values: from the papers in mpmath, and from the authors' own code.
+
+`golden/make.py` and `golden/authors/make.py` make them.
+"""
 
 import json
 from pathlib import Path
