@@ -2,7 +2,8 @@
 
 Song et al. 2023, arXiv:2303.01469, algorithm 1, for `consistency`. NFE n; no order: how many
 steps are best is a property of the network. Students of progressive distillation are run by
-`ddim`, rectified flows by Euler's or Heun's method in t.
+`ddim`, rectified flows by Euler's or Heun's method in t. A model of kind `consistency` is the exact
+function, without a network's error.
 """
 
 import math

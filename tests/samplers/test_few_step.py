@@ -5,12 +5,13 @@ import torch
 from diffusers import CMStochasticIterativeScheduler
 from torch import Tensor
 
+from bench.certify.moments import marginal
+from bench.certify.problems import SHAPE, Blobs, Gaussian, GivenNoise
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.schedule import NoiseSchedule, Point, make_schedule
 from bench.diffusion.spacing import Final, TimeGrid, make_grid
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import SHAPE, Blobs, Gaussian, GivenNoise
-from tests.samplers.stochastic import marginal, response
+from tests.samplers.stochastic import response
 
 GRIDS: list[tuple[str, str, int, Final]] = [
     (schedule, spacing, n, final)
@@ -90,6 +91,26 @@ def test_one_step_is_the_function_itself_and_draws_nothing(schedule: str) -> Non
         expected, _ = Exact(made).pair(start, top)
         torch.testing.assert_close(found, scale * expected, rtol=0, atol=1e-12)
         assert (noise.draws, denoise.nfe) == (1, 1)
+
+
+def test_the_two_steps_of_the_paper_on_cifar10() -> None:
+    """Levels 1 and 12 of the 18 of its grid, rho 7 from 80 to 0.002; the start is N(0, 80^2)."""
+    made = make_schedule("edm")
+    times = (80.0, 0.585)
+    trained = make_grid(made, "karras", 18).points
+    assert [trained[0].t, trained[11].t] == pytest.approx(times, abs=5e-4)
+    grid = make_grid(made, "explicit", 2, params={"times": times})
+    found = response("consistency", grid, {}, Exact(made).pair)
+    mean, c = (torch.tensor(v, dtype=torch.float64) for v in (Gaussian().mean, Gaussian().variance))
+    # f takes a deviation from the mean at s to sqrt((c + 0.002^2) / (c + s^2)) of itself.
+    first, second = (((c + 0.002**2) / (c + s**2)).sqrt() for s in times)
+    kept = second * first
+    torch.testing.assert_close(found.memory, kept, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.shift, (1 - kept) * mean, rtol=1e-12, atol=1e-15)
+    added = second**2 * (0.585**2 - 0.002**2)
+    expected = (kept * 80) ** 2 + added
+    start = torch.full_like(mean, 80.0**2)
+    torch.testing.assert_close(found.variance(start), expected, rtol=1e-12, atol=0)
 
 
 def test_cm_stochastic_iterative_of_diffusers_takes_the_same_steps() -> None:
