@@ -122,7 +122,7 @@ def _models() -> list[Facts]:
         },
         {
             "name": "consistency",
-            "keys": {"kind": "consistency", "of": "MIXTURE", "schedule": "vp-linear"},
+            "keys": {"kind": "consistency", "of": "NAME or FILE.safetensors"},
             "summary": "The exact consistency function of a mixture, for few-step samplers.",
         },
         {

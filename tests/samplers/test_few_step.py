@@ -93,8 +93,8 @@ def test_one_step_is_the_function_itself_and_draws_nothing(schedule: str) -> Non
         assert (noise.draws, denoise.nfe) == (1, 1)
 
 
-def test_the_two_steps_of_the_paper_on_cifar10() -> None:
-    """Levels 1 and 12 of the 18 of its grid, rho 7 from 80 to 0.002; the start is N(0, 80^2)."""
+def test_two_steps_at_levels_of_cifar10_s_networks() -> None:
+    """80 and 0.585: the first and the 12th of the paper's 18 levels. The start is N(0, 80^2)."""
     made = make_schedule("edm")
     times = (80.0, 0.585)
     trained = make_grid(made, "karras", 18).points
