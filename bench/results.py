@@ -174,11 +174,11 @@ def load(folder: Path) -> "pd.DataFrame":
 
     With a plan there are rows for exactly its cells in its order; without one, for the records
     that are there. Columns: key, label, status (done, failed, missing), reason, model, sampler,
-    spacing, final, steps, steps_effective, nfe, nfe_asked, seed, samples, `param.<name>` for
-    every parameter of a sampler, `spacing.<name>` for those of a spacing, `metric.<name>`,
-    `notes.<name>` where a metric's record has notes, reference, seconds, seconds_sampling,
-    seconds_features, samples_per_second, peak_memory_mb, model_digest, device, dtype, batch,
-    threads, commit, dirty, host, time.
+    spacing, final, steps, steps_effective, nfe, nfe_asked, nfe_mean, nfe_min, nfe_max (as counted,
+    where none are declared), seed, samples, `param.<name>` for every parameter of a sampler,
+    `spacing.<name>` for those of a spacing, `metric.<name>`, `notes.<name>` where a metric's
+    record has notes, reference, seconds, seconds_sampling, seconds_features, samples_per_second,
+    peak_memory_mb, model_digest, device, dtype, batch, threads, commit, dirty, host, time.
 
     A cell whose record lacks a metric that the plan asks for is missing, with that reason.
 
@@ -217,6 +217,9 @@ _COLUMNS = {
     "steps_effective": "Int64",
     "nfe": "Int64",
     "nfe_asked": "Int64",
+    "nfe_mean": "float64",
+    "nfe_min": "Int64",
+    "nfe_max": "Int64",
     "seed": "Int64",
     "samples": "Int64",
     "reference": "string",
@@ -279,6 +282,8 @@ def _row(planned: Json, result: Result | None, asked: Iterable[str]) -> Json:
         if entry.get("notes")
     }
     row |= {"status": result.status, "reason": result.error, "nfe": _nfe(result.nfe)}
+    if result.nfe["declared"] is None:
+        row |= {f"nfe_{name}": value for name, value in (result.nfe["counted"] or {}).items()}
     absent = [name for name in asked if name not in result.metrics]
     if absent and result.status == "done":
         row |= {"status": "missing", "reason": f"{', '.join(absent)} not computed yet"}

@@ -221,6 +221,11 @@ class Sweep:
                 }
                 for cell in self._cells
             ],
+            "families": {
+                cell.sampler: samplers.get(cell.sampler).family
+                for cell in self._cells
+                if cell.sampler != EXACT
+            },
             "metrics": list(self.metrics),
             "reference": self.reference,
             "batch": self.batch,

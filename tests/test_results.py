@@ -182,6 +182,18 @@ def test_frame_of_a_half_finished_sweep(tmp_path: Path) -> None:
     assert {name: str(frame[name].dtype) for name in types} == types
 
 
+def test_calls_that_are_only_counted_keep_their_mean_and_range(tmp_path: Path) -> None:
+    counted = {"mean": 33.4, "min": 26, "max": 50}
+    results.write(tmp_path, a_result(f"{1:016x}", nfe={"declared": None, "counted": counted}))
+    results.write(tmp_path, a_result(f"{2:016x}", nfe={"declared": 33, "counted": counted}))
+    results.write(tmp_path, a_result(f"{3:016x}", nfe={"declared": None, "counted": None}))
+    frame = results.load(tmp_path)
+    assert list(frame["nfe"].fillna(-1)) == [33, 33, -1]
+    assert list(frame["nfe_mean"].fillna(-1)) == [33.4, -1, -1]
+    assert list(frame["nfe_min"].fillna(-1)) == [26, -1, -1]
+    assert list(frame["nfe_max"].fillna(-1)) == [50, -1, -1]
+
+
 def test_frame_without_a_plan_has_the_records(tmp_path: Path) -> None:
     results.write(tmp_path, a_result(f"{1:016x}"))
     frame = results.load(tmp_path)

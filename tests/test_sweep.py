@@ -367,6 +367,7 @@ def test_plan(tmp_path: Path) -> None:
         "name": "b",
         "file": "a/b.yaml",
         "question": "Which one?",
+        "families": {"heun": "PF-ODE, classical"},
         "metrics": ["fd_cifar"],
         "reference": "cifar10-mixture",
         "batch": 500,
