@@ -205,7 +205,7 @@ def run(
     """Compute the cells that are not done, then write the report.
 
     Stopped at any moment, the same command goes on where it was. A report that is younger than
-    all records is left as it is.
+    all records and notes is left as it is.
 
     \b
     Examples:
@@ -231,9 +231,10 @@ def run(
 
 
 def _up_to_date(out: Path, folder: Path) -> bool:
-    """Whether the report in `out` is younger than the plan and every record in `folder`."""
+    """Whether the report in `out` is younger than the plan, records and notes in `folder`."""
     report = out / "report.md"
-    newest = max(path.stat().st_mtime for path in folder.glob("*.json"))
+    sources = [*folder.glob("*.json"), *folder.glob("notes.md")]
+    newest = max(path.stat().st_mtime for path in sources)
     return report.exists() and report.stat().st_mtime > newest
 
 
@@ -270,6 +271,9 @@ def report(
     reports: Reports = REPORTS,
 ) -> None:
     """Write the report of what is there: tables, plot, samples.
+
+    What you have to say about the results goes into notes.md in their folder, in Markdown: every
+    report shows it, as it is, under "Notes".
 
     \b
     Examples:

@@ -167,6 +167,11 @@ def test_run_computes_then_finds_everything_done(
     assert "0 cells computed, 3 done before, 0 failed" in second.out
     assert second.out.endswith("report.md (up to date)\n")
 
+    Path("results/tiny/notes.md").write_text("Three cells show nothing.")
+    third = bench(capsys, "run", sweep_file)
+    assert third.out.endswith("reports/tiny/report.md\n")
+    assert "Three cells show nothing." in Path("reports/tiny/report.md").read_text()
+
 
 def test_run_elsewhere(capsys: pytest.CaptureFixture[str], sweep_file: Path) -> None:
     text = sweep_file.read_text() + "launch: {executor: slurm, workers: 2, partition: gpu}\n"

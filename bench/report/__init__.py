@@ -3,10 +3,13 @@
 A report is a pure function of a results folder: the same records give the same bytes, whenever
 and wherever it is built. It works on half-finished sweeps, where a hole is a hole with its reason.
 
-    frame.py     records -> Study: labels, settings, points pooled over seeds
+    names.py     what configurations are called, and which cells are one configuration
+    frame.py     records -> Study: settings, points pooled over seeds
+    front.py     the Pareto front: who is best at each budget
     markdown.py  escaping, numbers, tables: how anything becomes safe Markdown
-    tables.py    quality against steps, in the two layouts of the literature
+    tables.py    the front, and quality against steps in the two layouts of the literature
     text.py      the summary in words, captions, provenance
+    panels.py    which lines of the plot stand in which panel
     plots.py     quality-vs-nfe.svg and .png
     samples.py   samples.png: the same seeds through every sampler
 """
@@ -14,9 +17,12 @@ and wherever it is built. It works on half-finished sweeps, where a hole is a ho
 from pathlib import Path
 
 from bench import atomic
+from bench.errors import ResultError
 from bench.report import frame, text
 
 REPORT = "report.md"
+NOTES = "notes.md"
+"""In the results folder: what an author has to say about them, in Markdown, shown as it is."""
 
 
 def build(folder: Path, out: Path) -> Path:
@@ -28,10 +34,11 @@ def build(folder: Path, out: Path) -> Path:
             pictures are replaced; pictures that no longer belong to the report are removed.
 
     Raises:
-        ResultError: `folder` holds neither plan nor record, a record cannot be read, or `out`
-            cannot be written.
+        ResultError: `folder` holds neither plan nor record, a record or the notes cannot be read,
+            or `out` cannot be written.
     """
     study = frame.read(folder)
+    notes = _notes(folder / NOTES)
     # matplotlib and seaborn take seconds to import: not before the records are known to be good.
     from bench.report import plots, samples
 
@@ -40,5 +47,18 @@ def build(folder: Path, out: Path) -> Path:
     sheet = samples.write(study, folder, out)
     # Without an index column and with fixed line ends the bytes are the same everywhere.
     atomic.write_text(out / "table.csv", frame.tidy(study).to_csv(index=False, lineterminator="\n"))
-    atomic.write_text(out / REPORT, text.report(study, pictures, sheet))
+    atomic.write_text(out / REPORT, text.report(study, pictures, sheet, notes))
     return out / REPORT
+
+
+def _notes(path: Path) -> str:
+    """An author's Markdown, or '' where there is none."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(
+            f"{path} cannot be read ({error}). It is shown in the report: make it a text in UTF-8, "
+            "or move it away."
+        ) from error

@@ -1,9 +1,8 @@
 """From the records of a sweep to points that tables and plots can show.
 
 A *configuration* is a cell without its steps, seed and number of samples: one line of a plot, one
-column of a table. It has two names: `line` (sampler and parameters) and `grid` (spacing), each
-with only what varies in the sweep. A *setting* is what values must share to be compared at all:
-model, number of samples and reference.
+column of a table. A *setting* is what values must share to be compared at all: model, number of
+samples and reference.
 """
 
 import json
@@ -16,11 +15,10 @@ from typing import Any
 import pandas as pd
 
 from bench import results
+from bench.report.names import EXACT, FLOW, MANY, named, plain, rivals
 from bench.results import Result
 
-EXACT = "exact"
 ALL = "all"
-_CONFIGURATION = ["sampler", "spacing", "final"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,9 @@ class Study:
         question: The sweep's first comment line; may be empty.
         file: The sweep file as given to `bench run`, or "" without a plan.
         metrics: Names of the metrics, in the order of the sweep.
-        cells: What `results.load` gives, with the columns line, grid, label, rank (the order of
-            configurations), budget (see `_budgets`) and setting (an index into `settings`).
+        cells: What `results.load` gives, with the columns of `names.named`, family (of the
+            sampler; "" where the plan does not tell), budget (see `_budgets`) and setting (an index
+            into `settings`).
         settings: In the order of the sweep.
         records: By key.
     """
@@ -101,9 +100,9 @@ def study(
     """Names configurations and settings; `name` serves where the plan has none."""
     models = {cell["key"]: cell["cell"]["model"] for cell in plan.get("cells", [])}
     models |= {key: record.cell["model"] for key, record in records.items()}
-    cells = cells.rename(columns={"label": "cell"})  # `label` is the name of a configuration here
-    cells["line"], cells["grid"] = _lines(cells), _grids(cells)
-    cells["label"], cells["rank"] = _labels(cells)
+    cells = named(cells)
+    families = plan.get("families") or {}
+    cells["family"] = [families.get(sampler, "") for sampler in cells["sampler"]]
     cells["budget"] = _budgets(cells)
     cells["reference"] = cells["reference"].fillna(_reference(cells, plan))
     cells["described"] = [json.dumps(models[key], sort_keys=True) for key in cells["key"]]
@@ -125,11 +124,26 @@ def study(
 
 def tidy(study: Study) -> pd.DataFrame:
     """The frame behind table.csv: a row a cell at full precision, without columns of nothing."""
-    added = ["line", "grid", "rank", "budget", "described", "setting"]
-    names = {"cell": "label", "label": "configuration"}
-    cells = study.cells.drop(columns=added).rename(columns=names)
+    added = ["tolerance", "line", "grid", "rank", "family", "budget", "described", "setting"]
+    renamed = {"cell": "label", "label": "configuration"}
+    cells = study.cells.drop(columns=added).rename(columns=renamed)
     always = ["key", "label", "status", "reason", *(f"metric.{name}" for name in study.metrics)]
     return cells[[name for name in cells.columns if name in always or cells[name].notna().any()]]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The value of the exact flow on the ends of one grid: what its solvers approach.
+
+    Attributes:
+        name: With the grid, whose first and last point matter, and its number of steps.
+        grid: As in the points of samplers on that spacing.
+        value: Pooled over seeds.
+    """
+
+    name: str
+    grid: str
+    value: Pooled
 
 
 def floor(setting: Setting, metric: str) -> Pooled | None:
@@ -138,25 +152,54 @@ def floor(setting: Setting, metric: str) -> Pooled | None:
     return None if rows.empty else _pool(rows, metric)
 
 
+def flows(setting: Setting, metric: str) -> list[Flow]:
+    """The exact flows of a setting, in the order of the sweep."""
+    rows = setting.cells[setting.cells["sampler"] == FLOW]
+    found = []
+    for (_, steps), group in rows.groupby(["rank", "steps"]):
+        line, grid = group.iloc[0][["line", "grid"]]
+        name = f"exact flow{line.removeprefix(FLOW)} ({grid}, S = {steps})"
+        found.append(Flow(name, grid, _pool(group, metric)))
+    return found
+
+
 def points(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The values of the cells of a setting, pooled over seeds, in the order of the sweep.
 
-    Exact draws are left out. Columns: rank, line, grid, label, sampler, steps, effective, nfe,
-    budget, value (`Pooled`), mean (of the value), served (see `serve_all`), and the parameters.
+    Exact draws and exact flows are left out. Columns: rank, line, grid, label, sampler, family,
+    steps, budget, tolerance, nfe (what ran; NaN where it is counted and has not), least and most
+    (calls of an image, where they are counted), effective, value (`Pooled`), mean (of the value),
+    served (see `serve_all`), and the parameters.
     """
     parameters = [name for name in cells.columns if name.startswith("param.")]
+    placed = cells[cells["budget"].notna() | cells["tolerance"].notna()]
     rows: list[dict[str, Any]] = []
-    for _, group in cells[cells["sampler"] != EXACT].groupby(["rank", "budget", "steps"]):
+    for _, group in placed[rivals(placed)].groupby(_KEY, dropna=False):
         first = group.iloc[0]
-        row = {name: first[name] for name in [*_CELL, *parameters]}
+        row = {name: first[name] for name in [*_KEY, *_CELL, *parameters]}
+        row["nfe"] = group["nfe_mean"].fillna(group["nfe"].astype("float64")).mean()
+        row |= {"least": group["nfe_min"].min(), "most": group["nfe_max"].max()}
         row |= {"effective": first["steps_effective"], "served": bool(first.get("served", False))}
         value = _pool(group, metric)
         rows.append(row | {"value": value, "mean": value.mean})
-    return pd.DataFrame(rows, columns=[*_CELL, *parameters, *_POINT])
+    return pd.DataFrame(rows, columns=[*_KEY, *_CELL, *parameters, *_POINT])
 
 
-_POINT = ["effective", "served", "value", "mean"]
-_CELL = ["rank", "line", "grid", "label", "sampler", "steps", "nfe", "budget"]
+_KEY = ["rank", "budget", "steps", "tolerance"]
+_CELL = ["line", "grid", "label", "sampler", "family"]
+_POINT = ["nfe", "least", "most", "effective", "served", "value", "mean"]
+
+
+def parts(points: pd.DataFrame) -> list[tuple[str, pd.DataFrame]] | None:
+    """Parts that have room in one table or panel: all points (named ""), or a part a spacing.
+
+    None if a spacing has too many configurations.
+    """
+    if points["rank"].nunique() <= MANY:
+        return [("", points)]
+    by_grid = [(str(grid), part) for grid, part in points.groupby("grid", sort=False)]
+    fit = all(part["rank"].nunique() <= MANY for _, part in by_grid)
+    return by_grid if fit else None
 
 
 def serve_all(cells: pd.DataFrame) -> pd.DataFrame:
@@ -206,84 +249,12 @@ def _budgets(cells: pd.DataFrame) -> "pd.Series[Any]":
     It is the budget asked for, if the sweep asks by NFE. If it asks by steps, it is the NFE,
     counting dropped duplicates as if they had been run where a step is one call: `quadratic` at
     50 steps keeps 41 and still belongs beside `uniform` at 50. A cell whose calls are counted
-    belongs nowhere before it has run.
+    belongs nowhere before it has run, and one that is asked for by its tolerances never does.
     """
     dropped = (cells["steps"] - cells["steps_effective"]).fillna(0)
     single = (cells["nfe"] - cells["steps_effective"]).fillna(0) <= 1
-    return cells["nfe_asked"].fillna(cells["nfe"] + dropped.where(single, 0)).astype("Int64")
-
-
-def _lines(cells: pd.DataFrame) -> "pd.Series[str]":
-    """Sampler and those of its parameters that vary; an order is part of a solver's name."""
-    sampled = cells[cells["sampler"] != EXACT]
-    several_ends = sampled["final"].nunique() > 1
-    names = {}
-    for sampler, group in sampled.groupby("sampler"):
-        varying = _varying(group, "param.")
-        for index, row in group.iterrows():
-            words = [str(sampler)]
-            if "param.order" in row and pd.notna(row["param.order"]):
-                words.append(plain(row["param.order"]))
-            words += [_setting_of(row, name) for name in varying if name != "param.order"]
-            words += [f"final={row['final']}"] if several_ends else []
-            names[index] = " ".join(word for word in words if word)
-    return pd.Series([names.get(index, EXACT) for index in cells.index], cells.index, dtype=object)
-
-
-def _grids(cells: pd.DataFrame) -> "pd.Series[str]":
-    """Spacing and those of its parameters that vary."""
-    names = {}
-    for spacing, group in cells[cells["spacing"].notna()].groupby("spacing"):
-        varying = _varying(group, "spacing.")
-        for index, row in group.iterrows():
-            words = [str(spacing), *(_setting_of(row, name) for name in varying)]
-            names[index] = " ".join(word for word in words if word)
-    return pd.Series([names.get(index, "") for index in cells.index], cells.index, dtype=object)
-
-
-def _labels(cells: pd.DataFrame) -> tuple["pd.Series[str]", "pd.Series[int]"]:
-    """The name of each configuration, and its place in the order of the sweep."""
-    identity = [
-        *_CONFIGURATION,
-        *(name for name in cells.columns if name.startswith(("param.", "spacing."))),
-    ]
-    keys = [tuple(map(plain, row)) for row in cells[identity].itertuples(index=False)]
-    ranks = {key: rank for rank, key in enumerate(dict.fromkeys(keys))}
-    several = cells.loc[cells["sampler"] != EXACT, "grid"].nunique() > 1
-    labels = [
-        f"{line} ({grid})" if several and grid else line
-        for line, grid in zip(cells["line"], cells["grid"], strict=True)
-    ]
-    return (
-        pd.Series(labels, cells.index, dtype=object),
-        pd.Series([ranks[key] for key in keys], cells.index, dtype=int),
-    )
-
-
-def _varying(group: pd.DataFrame, prefix: str) -> list[str]:
-    """The columns with this prefix in which cells of one sampler or spacing differ."""
-    return [
-        name
-        for name in group.columns
-        if name.startswith(prefix) and group[name].nunique(dropna=False) > 1
-    ]
-
-
-def _setting_of(row: "pd.Series[Any]", column: str) -> str:
-    value = plain(row[column])
-    return f"{column.split('.', 1)[1]}={value}" if value else ""
-
-
-def plain(value: Any) -> str:
-    """A parameter's value in the shortest usual form: 0.0 as "0", True as "true", none as ""."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, str) and pd.isna(value):
-        return ""
-    try:
-        return f"{float(value):g}"  # also the text "0.0", which a mixed column makes of the number
-    except ValueError:
-        return str(value)
+    stands = cells["nfe_asked"].fillna(cells["nfe"] + dropped.where(single, 0)).astype("Int64")
+    return stands.mask(cells["tolerance"].notna())
 
 
 def _metrics(cells: pd.DataFrame) -> Iterable[str]:

@@ -86,6 +86,27 @@ def digits(value: float) -> str:
     return f"{value:#.3g}".rstrip(".")
 
 
+def calls(nfe: float) -> str:
+    """A number of calls: whole as it is, a mean with one decimal.
+
+    >>> [calls(n) for n in (10, 100.0, 33.42)]
+    ['10', '100', '33.4']
+    """
+    return f"{nfe:.0f}" if nfe == round(nfe) else f"{nfe:.1f}"
+
+
+def times(value: float, base: float) -> str:
+    """How many times `base` a value is: two digits, three near one; a hole without a ratio.
+
+    >>> [times(x, 2) for x in (64, 7, 2.1, 1.99)], times(1, 0)
+    (['32', '3.5', '1.05', '0.99'], '—')
+    """
+    ratio = value / base if base > 0 else math.nan
+    if not ratio >= 0:
+        return HOLE
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 1.95 else f"{ratio:.2f}"
+
+
 @dataclass
 class Footnotes:
     """Numbered notes under one table; equal texts share a number."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +27,26 @@ from matplotlib.ticker import (
 
 from bench import atomic
 from bench.report import frame
-from bench.report.frame import Pooled, Study
+from bench.report.frame import Study
 from bench.report.markdown import Scale
+from bench.report.panels import Panel, arrange, shows
 from bench.report.tables import EXACT_DRAWS
 from bench.report.text import Picture
 
 NAME = "quality-vs-nfe"
-LINES = 8
-"""Most lines of one panel; more are split by spacing, and then in the order of the sweep."""
-
+FRONT = "best at each budget"
 _MARKERS = ["o", "s", "^", "D", "v", "p", "<", "*", ">", "h"]
 _DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (5, 1.5, 1, 1.5)]
 _LINE: dict[str, Any] = {"linewidth": 1.8}
 _MARK: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white"}
-_INK, _QUIET = "#222222", "#6b6b6b"
+_INK, _QUIET, _GREY = "#222222", "#6b6b6b", "#c2c2c2"
+_DASHED: dict[str, Any] = {"color": _QUIET, "linewidth": 1.4, "linestyle": (0, (4, 3))}
+_DOTTED: dict[str, Any] = {"color": _QUIET, "linewidth": 1.2, "linestyle": (0, (1, 1.5))}
+_BAND: dict[str, Any] = {"color": "#ecd9a0", "linewidth": 5, "marker": "o", "markersize": 9}
 _PANEL = 4.4, 3.5
 """Width and height of a panel in inches."""
 _LETTER = 0.073
 """Width of a letter of a label in inches; widths must not depend on a renderer's metrics."""
-
-
-@dataclass(frozen=True)
-class _Panel:
-    title: str
-    points: pd.DataFrame
-    exact: Pooled | None
-    names: str
-    """The column that tells its lines apart: `label`, or `line` if the title says the spacing."""
 
 
 def write(study: Study, out: Path) -> dict[str, Picture]:
@@ -103,102 +97,113 @@ def encode(figure: Figure, kind: str, description: str, dpi: int = 150) -> bytes
 
 
 def _write(study: Study, metric: str, path: Path) -> Picture:
-    panels = [panel for panel in _panels(study, metric) if len(panel.points)]
-    if not panels:
+    drawn = arrange(study, metric)
+    if not drawn:
         return Picture(None, "No plot: no cell of a sampler has a value above zero yet.")
     with style():
-        figure = _figure(panels, metric)
+        figure = _figure(drawn, metric)
         for kind in ("svg", "png"):
             data = encode(figure, kind, f"{metric} against NFE")
             atomic.write_bytes(path.with_suffix(f".{kind}"), data)
-    return Picture(f"{path.name}.svg", _caption(panels))
+    return Picture(f"{path.name}.svg", _caption(drawn))
 
 
-def _caption(panels: list[_Panel]) -> str:
+def _caption(panels: list[Panel]) -> str:
     """How to read the plot; what its numbers are of, the report says with the tables as well."""
     words = ["Both axes are logarithmic; each point is at the NFE that really ran."]
+    points = pd.concat([panel.points for panel in panels])
+    if points["tolerance"].notna().any():
+        words.append("Samplers that choose their own steps stand at their mean NFE.")
+    if any(len(panel.quiet) for panel in panels):
+        words.append("The first panel has what is best at some budget in colour, the rest in grey.")
+    if any(panel.front for panel in panels):
+        words.append(
+            f"The pale band joins the {FRONT}: no value at as many calls or fewer is lower."
+        )
     if any(panel.exact for panel in panels):
         words.append("The horizontal line is the value of exact draws of the model: the floor.")
-    if any(panel.points["served"].any() for panel in panels):
+    if any(panel.flows for panel in panels):
+        words.append(
+            "Dotted: the exact flow between the ends of that grid, which a deterministic sampler "
+            "on the same ends approaches; see References."
+        )
+    if points["served"].any():
         words.append(f"The spacing {frame.ALL} is the last point of every other spacing.")
-    if any(value.sd > 0 for panel in panels for value in panel.points["value"]):
+    if any(value.sd > 0 for value in points["value"]):
         words.append("Bars: one standard deviation over seeds to either side.")
-    if any(value.hole for panel in panels for value in panel.points["value"]):
+    if any(value.hole for value in points["value"]):
         words.append("A gap in a line is a cell without a value.")
     return " ".join(words)
 
 
-def _panels(study: Study, metric: str) -> Iterator[_Panel]:
-    """One panel a setting, or several where there are too many lines for one."""
-    for setting in study.settings:
-        exact = frame.floor(setting, metric)
-        if exact is not None and not exact.mean > 0:
-            exact = None
-        points = frame.points(frame.serve_all(setting.cells), metric)
-        for title, part, names in _split(points):
-            # A line without any point has nothing to show; its holes stay with their table.
-            shown = part.groupby("rank")["value"].transform(lambda values: any(map(_shows, values)))
-            words = [word for word in (setting.name, title) if word]
-            yield _Panel(", ".join(words), part[shown.astype(bool)], exact, names)
-
-
-def _split(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str]]:
-    """Title, points and naming column of each panel of a setting."""
-    if points["rank"].nunique() <= LINES:
-        yield "", points, "label"
-        return
-    for grid, part in points.groupby("grid", sort=False):
-        ranks = part["rank"].unique()
-        pieces = [ranks[start : start + LINES] for start in range(0, len(ranks), LINES)]
-        for number, piece in enumerate(pieces, 1):
-            place = f" ({number} of {len(pieces)})" if len(pieces) > 1 else ""
-            yield f"spacing {grid}{place}", part[part["rank"].isin(piece)], "line"
-
-
-def _shows(value: Pooled) -> bool:
-    return value.mean > 0  # a hole is NaN; zero and below have no place on a log axis
-
-
-def _figure(panels: list[_Panel], metric: str) -> Figure:
-    values = [value.mean for panel in panels for value in panel.points["value"] if _shows(value)]
+def _figure(panels: list[Panel], metric: str) -> Figure:
+    points = pd.concat([panel.points for panel in panels])
+    values = [value.mean for value in points["value"] if shows(value)]
     values += [panel.exact.mean for panel in panels if panel.exact]
+    values += [flow.value.mean for panel in panels for flow in panel.flows]
     scale = Scale.of(values)
     unit = 10.0**scale.exponent
     low, high = min(values) / unit / 1.6, max(values) / unit * 1.6
-    budgets = sorted({int(nfe) for panel in panels for nfe in panel.points["budget"]})
-    smallest = min(int(nfe) for panel in panels for nfe in panel.points["nfe"])
-    longest = max(len(name) for panel in panels for name in panel.points[panel.names])
-    titled = any(panel.title for panel in panels)
-    columns = min(len(panels), 2)
-    rows = math.ceil(len(panels) / columns)
-    grid = _Layout(columns, rows, 0.68 + _LETTER * min(longest, 40), top=0.4 if titled else 0.15)
-    figure = Figure(figsize=(grid.width, grid.height))
+    ran = points["nfe"].dropna()
+    budgets = sorted({int(nfe) for nfe in points["budget"].dropna()} or {round(n) for n in ran})
+    names = [name for panel in panels for name in panel.points[panel.names]]
+    names += [flow.name for panel in panels for flow in panel.flows]
+    names += [FRONT for panel in panels if panel.front]
+    longest = max(map(len, names))
+    layout = _Layout(
+        columns=min(len(panels), 2),
+        wide=tuple(len(panel.quiet) > 0 for panel in panels),
+        label=0.68 + _LETTER * min(longest, 40),
+        top=0.4 if any(panel.title for panel in panels) else 0.15,
+    )
+    figure = Figure(figsize=(layout.width, layout.height))
     FigureCanvasAgg(figure)
     looks = _looks(panels)
-    for index, panel in enumerate(panels):
-        axes = figure.add_axes(grid.place(index))
+    for panel, (row, column) in zip(panels, layout.cells, strict=True):
+        axes = figure.add_axes(layout.place(row, column, wide=len(panel.quiet) > 0))
         axes.set(xscale="log", yscale="log", ylim=(low, high))
-        axes.set_xlim(smallest / 1.25, budgets[-1] * 1.25)
-        _draw(axes, panel, looks, unit)
-        _floor(axes, panel, scale)
+        axes.set_xlim(ran.min() / 1.25, max(ran.max(), budgets[-1]) * 1.25)
+        _quiet(axes, panel, unit)
+        ends = [*_references(axes, panel, scale), *_front(axes, panel, unit)]
+        _label(axes, ends + _draw(axes, panel, looks, unit))
         _axes(axes, budgets, math.log10(high / low))
-        axes.set_xlabel("NFE (model calls per image)" if index >= len(panels) - columns else "")
-        axes.set_ylabel(f"{metric} {scale.words}".strip() if index % columns == 0 else "")
+        lowest = (row + 1, column) not in layout.cells
+        axes.set_xlabel("NFE (model calls per image)" if lowest else "")
+        axes.set_ylabel(f"{metric} {scale.words}".strip() if column == 0 else "")
         axes.set_title(panel.title, loc="left", color=_INK, fontsize="medium")
     return figure
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Places panels in inches: no automatic layout, which would ask the renderer for text sizes."""
+    """Places panels in inches: no automatic layout, which would ask the renderer for text sizes.
+
+    Attributes:
+        columns: Panels in a row.
+        wide: Of each panel, whether it has a row of its own.
+        label: Width of the names to the right of a panel.
+        top: Height of the title above a panel.
+    """
 
     columns: int
-    rows: int
+    wide: tuple[bool, ...]
     label: float
     top: float
     left: float = 0.85
     bottom: float = 0.65
     gap: float = 0.7
+
+    @cached_property
+    def cells(self) -> list[tuple[int, int]]:
+        """Row and column of each panel, of a wide one that where it begins."""
+        cells: list[tuple[int, int]] = []
+        free = 0
+        for wide in self.wide:
+            if wide:
+                free += -free % self.columns
+            cells.append(divmod(free, self.columns))
+            free += self.columns if wide else 1
+        return cells
 
     @property
     def width(self) -> float:
@@ -206,13 +211,16 @@ class _Layout:
 
     @property
     def height(self) -> float:
-        return self.rows * (_PANEL[1] + self.top) + self.bottom + (self.rows - 1) * 0.3
+        rows = self.cells[-1][0] + 1
+        return rows * (_PANEL[1] + self.top) + self.bottom + (rows - 1) * 0.3
 
-    def place(self, index: int) -> tuple[float, float, float, float]:
-        row, column = divmod(index, self.columns)
-        x = self.left + column * (_PANEL[0] + self.label + self.gap)
-        y = self.bottom + (self.rows - 1 - row) * (_PANEL[1] + self.top + 0.3)
-        return x / self.width, y / self.height, _PANEL[0] / self.width, _PANEL[1] / self.height
+    def place(self, row: int, column: int, *, wide: bool) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of a panel, as parts of the figure's."""
+        pitch = _PANEL[0] + self.label + self.gap
+        width = _PANEL[0] + (self.columns - 1) * pitch * wide
+        top = row * (_PANEL[1] + self.top + 0.3) + self.top
+        x, y = self.left + column * pitch, self.height - top - _PANEL[1]
+        return x / self.width, y / self.height, width / self.width, _PANEL[1] / self.height
 
 
 @dataclass(frozen=True)
@@ -221,33 +229,39 @@ class _Look:
     marker: str
 
 
-def _looks(panels: list[_Panel]) -> dict[str, _Look]:
+def _looks(panels: list[Panel]) -> dict[str, _Look]:
     """Colour and marker of each sampler with its parameters, the same in every panel."""
-    lines = list(dict.fromkeys(line for panel in panels for line in panel.points["line"]))
     colours = sns.color_palette("colorblind")
     # Without yellow and pink, too pale for a line on white, and the grey of the floor.
     palette = [colours[index] for index in (0, 1, 2, 3, 4, 5, 9)]
-    return {
-        line: _Look(palette[index % len(palette)], _MARKERS[index % len(_MARKERS)])
-        for index, line in enumerate(lines)
-    }
+    groups = [set(panel.points["line"]) for panel in panels]
+    looks: dict[str, _Look] = {}
+    for line in dict.fromkeys(line for panel in panels for line in panel.points["line"]):
+        # The least used among those that it shares a panel with.
+        beside = set().union(*(group for group in groups if line in group))
+        taken = [look for other, look in looks.items() if other in beside]
+        looks[line] = _Look(
+            min(palette, key=[look.color for look in taken].count),
+            min(_MARKERS, key=[look.marker for look in taken].count),
+        )
+    return looks
 
 
 @dataclass(frozen=True)
 class _End:
-    """The last point of a line, where its name goes."""
+    """A name beside the panel: where that which it names ends, and how it looks."""
 
     name: str
-    look: _Look
-    dash: tuple[float, ...]
     nfe: float
     value: float
+    look: dict[str, Any]
 
 
-def _draw(axes: Axes, panel: _Panel, looks: dict[str, _Look], unit: float) -> None:
+def _draw(axes: Axes, panel: Panel, looks: dict[str, _Look], unit: float) -> list[_End]:
+    """The lines with a name."""
     points = panel.points.sort_values(["rank", "nfe"], kind="stable")
-    shown = [value.mean / unit if _shows(value) else math.nan for value in points["value"]]
-    data = pd.DataFrame({"nfe": points["nfe"].astype(float), "value": shown})
+    shown = [value.mean / unit if shows(value) else math.nan for value in points["value"]]
+    data = pd.DataFrame({"nfe": points["nfe"], "value": shown})
     # Seaborn would take whole numbers for a quantity; a configuration is a name.
     data["who"] = points["rank"].map(str)
     # A new piece after every hole: the line must not cross what is not known.
@@ -282,12 +296,46 @@ def _draw(axes: Axes, panel: _Panel, looks: dict[str, _Look], unit: float) -> No
             bars: Any = {"fmt": "none", "ecolor": looks[line].color, "elinewidth": 1.2}
             axes.errorbar(rows["nfe"], rows["value"], spread[rows.index], **bars)
         last = rows.dropna().iloc[-1]
-        ends.append(_End(name, looks[line], dash, last["nfe"], last["value"]))
-    _label(axes, ends)
+        look = {"color": looks[line].color, "marker": looks[line].marker, **_LINE, **_MARK}
+        look["linestyle"] = (0, dash) if dash else "-"
+        ends.append(_End(name, last["nfe"], last["value"], look))
+    return ends
+
+
+def _quiet(axes: Axes, panel: Panel, unit: float) -> None:
+    """The lines without a name."""
+    for _, points in panel.quiet.groupby("rank"):
+        points = points.sort_values("nfe")
+        shown = [value.mean / unit if shows(value) else math.nan for value in points["value"]]
+        axes.plot(points["nfe"], shown, color=_GREY, linewidth=1, marker=".", zorder=2)
+
+
+def _front(axes: Axes, panel: Panel, unit: float) -> list[_End]:
+    """A pale band from one place of the front to the next, below all lines."""
+    if not panel.front:
+        return []
+    calls = [place.nfe for place in panel.front]
+    values = [place.points["mean"].iloc[0] / unit for place in panel.front]
+    axes.plot(calls, values, zorder=0.9, clip_on=False, **_BAND)
+    return [_End(FRONT, calls[-1], values[-1], _BAND)]
+
+
+def _references(axes: Axes, panel: Panel, scale: Scale) -> list[_End]:
+    """Exact draws, the floor, and exact flows as horizontal lines."""
+    known = [(flow.name, flow.value.mean, _DOTTED) for flow in panel.flows]
+    if panel.exact is not None:
+        name = f"{EXACT_DRAWS}  {scale.show(panel.exact.mean)}"
+        known.append((name, panel.exact.mean, _DASHED))
+    ends = []
+    for name, value, look in known:
+        height = value / 10**scale.exponent
+        axes.axhline(height, zorder=1, **look)
+        ends.append(_End(name, axes.get_xlim()[1], height, look))
+    return ends
 
 
 def _label(axes: Axes, ends: list[_End]) -> None:
-    """Writes each line's name to the right of the panel, at its last point or as near as fits."""
+    """Writes names to the right of the panel, where their lines end or as near as fits."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
 
     def along(value: float, start: float, stop: float) -> float:
@@ -295,18 +343,23 @@ def _label(axes: Axes, ends: list[_End]) -> None:
 
     ends = sorted(ends, key=lambda end: end.value)
     heights = _spread([along(end.value, low, high) for end in ends], gap=0.19 / _PANEL[1])
+    free: Any = {"transform": axes.transAxes, "clip_on": False}
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    panel = _PANEL[0] / (axes.get_position().width * figure.get_figwidth())
+
+    def beside(distance: float) -> float:
+        """A place to the right of the panel, as near where the panel is a wide one."""
+        return 1 + distance * panel
+
     for end, height in zip(ends, heights, strict=True):
         start = along(end.nfe, left, right), along(end.value, low, high)
-        free: Any = {"color": end.look.color, "transform": axes.transAxes, "clip_on": False}
-        pointer = [start[0], 1.005, 1.03], [start[1], height, height]
-        axes.plot(*pointer, linewidth=0.8, alpha=0.6, zorder=2, **free)
-        dash: Any = (0, end.dash) if end.dash else "-"
-        axes.plot([1.035, 1.125], [height, height], linestyle=dash, **_LINE, **free)
-        axes.plot([1.08], [height], marker=end.look.marker, **_MARK, **free)
+        pointer = [start[0], beside(0.005), beside(0.03)], [start[1], height, height]
+        axes.plot(*pointer, color=end.look["color"], linewidth=0.8, alpha=0.6, zorder=2, **free)
+        handle = [beside(0.035), beside(0.08), beside(0.125)], [height] * 3
+        axes.plot(*handle, markevery=[1], **end.look, **free)
         name = end.name if len(end.name) <= 40 else f"{end.name[:39]}…"
-        axes.text(
-            1.145, height, name, transform=axes.transAxes, va="center_baseline", fontsize="small"
-        )
+        axes.text(beside(0.145), height, name, va="center_baseline", fontsize="small", **free)
 
 
 def _spread(heights: list[float], gap: float) -> list[float]:
@@ -319,18 +372,6 @@ def _spread(heights: list[float], gap: float) -> list[float]:
         placed[index] = min(placed[index], ceiling)
         ceiling = placed[index] - gap
     return placed
-
-
-def _floor(axes: Axes, panel: _Panel, scale: Scale) -> None:
-    if panel.exact is None:
-        return
-    height = panel.exact.mean / 10**scale.exponent
-    axes.axhline(height, color=_QUIET, linewidth=1.4, linestyle=(0, (4, 3)), zorder=1)
-    axes.annotate(
-        f"{EXACT_DRAWS}  {scale.show(panel.exact.mean)}",
-        (0.015, height), xycoords=("axes fraction", "data"), xytext=(0, 4),
-        textcoords="offset points", color=_QUIET, fontsize="small",
-    )  # fmt: skip
 
 
 def _axes(axes: Axes, budgets: list[int], decades: float) -> None:

@@ -20,7 +20,8 @@ from PIL import Image
 
 from bench import atomic
 from bench.report import frame
-from bench.report.frame import EXACT, Setting, Study
+from bench.report.frame import Setting, Study
+from bench.report.names import EXACT, rivals
 from bench.report.plots import encode, style
 from bench.report.tables import EXACT_DRAWS
 from bench.report.text import Picture
@@ -106,7 +107,7 @@ def _sheet(study: Study) -> _Sheet | None:
     seed = int(cells["seed"].min())
     cells = cells[cells["seed"] == seed]
     exact = cells.loc[cells["sampler"] == EXACT, "key"]
-    sampled = frame.serve_all(cells[cells["sampler"] != EXACT])
+    sampled = frame.serve_all(cells[rivals(cells)])
     coverage = sampled.groupby("budget")["rank"].nunique()
     usual = [int(budget) for budget in coverage.index[coverage >= coverage.max() / 2]]
     budgets = tuple(dict.fromkeys([usual[0], usual[-1]])) if usual else (0,)

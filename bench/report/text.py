@@ -4,20 +4,22 @@ A value is one run of one seed, or a mean over seeds; neither has an error bar. 
 say which value is the lowest, never that one sampler is better than another.
 """
 
-import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 
 from bench.report import frame, tables
-from bench.report.frame import EXACT, Pooled, Setting, Study
-from bench.report.markdown import Scale, digits, escape, table
+from bench.report.frame import Pooled, Setting, Study
+from bench.report.markdown import Scale, calls, digits, escape, table, times
+from bench.report.names import EXACT, plain, rivals, usual_grid
 
 REACH = 2.0
 """A value counts as near the floor up to this many times the value of exact draws."""
+
+NAMED = 6
+"""Most configurations that one sentence names."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,11 @@ class Picture:
     caption: str
 
 
-def report(study: Study, plots: Mapping[str, Picture], samples: Picture) -> str:
-    """The whole of report.md; `plots` has a picture for each metric."""
+def report(study: Study, plots: Mapping[str, Picture], samples: Picture, notes: str = "") -> str:
+    """The whole of report.md; `plots` has a picture for each metric, `notes` is an author's."""
     blocks = [f"# {escape(study.question or study.name)}", _lead(study)]
+    if notes:
+        blocks += ["## Notes", "*By an author; all below is made from the records.*", notes]
     for metric in study.metrics:
         blocks += [f"## {escape(metric)}", *_metric(study, metric, plots[metric])]
     blocks += ["## Samples", *_image(samples, "Samples of every configuration at equal seeds")]
@@ -48,7 +52,7 @@ def _lead(study: Study) -> str:
     state += (
         [f"{len(cells) - done - failed} not computed yet"] if len(cells) > done + failed else []
     )
-    sampled = cells[cells["sampler"] != EXACT]
+    sampled = cells[rivals(cells)]
     return (
         f"Sweep **{escape(study.name)}**: "
         f"{_count(sampled['sampler'].nunique(), 'sampler')} in "
@@ -62,13 +66,15 @@ def _metric(study: Study, metric: str, plot: Picture) -> Iterator[str]:
     yield from _image(replace(plot, caption=f"{_of(study, metric)} {plot.caption}"), alt)
     for setting in study.settings:
         points, exact = frame.points(setting.cells, metric), frame.floor(setting, metric)
-        values = [value for value in [*points["value"], exact] if value is not None]
-        scale = Scale.of(value.mean for value in values)
+        flows = frame.flows(setting, metric)
+        values = [*points["value"], *(flow.value for flow in flows), exact]
+        scale = Scale.of(value.mean for value in values if value is not None)
         if setting.name:
             yield f"### {escape(setting.name)}"
         yield f"In words{f' (values {scale.words})' if scale.words else ''}:"
         yield _bullets(summary(points, exact, scale))
         yield f"*{caption(study, setting, metric, scale)}*"
+        yield from _blocks(tables.best(points, exact, scale))
         shown = frame.points(frame.serve_all(setting.cells), metric)
         by_nfe = _blocks(tables.by_nfe(shown, exact, scale))
         by_eta = _blocks(tables.by_eta(shown, exact, scale))
@@ -77,14 +83,16 @@ def _metric(study: Study, metric: str, plot: Picture) -> Iterator[str]:
             yield from [*by_eta, folded, *by_nfe, "</details>"]
         else:
             yield from [*by_nfe, *by_eta]
+        yield from _blocks(tables.by_tolerance(points, scale))
+        yield from _blocks(tables.references(exact, flows, scale))
 
 
 def _of(study: Study, metric: str) -> str:
     """What the plot of a metric is of, in full if all of it is of the same."""
     if len(study.settings) == 1:
         return caption(study, study.settings[0], metric, Scale())
-    names = "; ".join(setting.name for setting in study.settings)
-    return f"{escape(metric)}, for {escape(names)}, as said below." if names else escape(metric)
+    told = "; ".join(setting.name for setting in study.settings)
+    return f"{escape(metric)}, for {escape(told)}, as said below." if told else escape(metric)
 
 
 def _blocks(found: Iterable[tables.Table]) -> list[str]:
@@ -116,7 +124,7 @@ def caption(study: Study, setting: Setting, metric: str, scale: Scale) -> str:
         f"{setting.samples:,} samples a cell",
         f"reference {setting.reference}",
         f"model {setting.model}",
-        *(f"spacing {grid}" for grid in _only(setting.cells, "grid")),
+        *_spacing(study, setting),
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
         *_commits(done),
     ]
@@ -129,16 +137,16 @@ def caption(study: Study, setting: Setting, metric: str, scale: Scale) -> str:
 
 def _lowest(budget: int, at: pd.DataFrame, scale: Scale) -> str:
     best = at.iloc[0]
-    ran = f" (with {best['nfe']})" if best["nfe"] != budget else ""
+    ran = f" (with {calls(best['nfe'])})" if best["nfe"] != budget else ""
     said = f"At {budget} NFE, **{escape(best['label'])}**{ran} "
     if len(at) == 1:
         return f"{said}has the only value, {scale.show(best['mean'])}."
     second = at.iloc[1]
-    ratio = second["mean"] / best["mean"] if best["mean"] > 0 else math.nan
-    times = f", {_times(ratio)} times as high" if ratio >= 1.005 else ""
+    higher = best["mean"] > 0 and second["mean"] >= 1.005 * best["mean"]
+    factor = f", {times(second['mean'], best['mean'])} times as high" if higher else ""
     return (
         f"{said}has the lowest value, {scale.show(best['mean'])}; "
-        f"next is {escape(second['label'])}, {scale.show(second['mean'])}{times}."
+        f"next is {escape(second['label'])}, {scale.show(second['mean'])}{factor}."
     )
 
 
@@ -150,43 +158,41 @@ def _near_floor(good: pd.DataFrame, exact: Pooled, scale: Scale) -> str:
     if first.empty:
         return f"{said} No configuration comes below {REACH:g} times that."
     reached = [
-        f"{_names(at['label'])}, first at {nfe} NFE" for nfe, at in first.groupby("nfe", sort=False)
+        f"{_names(at['label'])}, first at {calls(at['nfe'].iloc[0])} NFE"
+        for _, at in first.head(NAMED).groupby("nfe")
     ]
+    if len(first) > NAMED:
+        reached.append(f"{len(first) - NAMED} more by {calls(first['nfe'].iloc[-1])} NFE")
     others = "" if len(first) == good["rank"].nunique() else "; no other"
     return f"{said} At most {REACH:g} times that: {'; '.join(reached)}{others}."
 
 
-def _names(labels: "pd.Series[str]", most: int = 5) -> str:
-    names = [escape(label) for label in labels]
-    more = [f"{len(names) - most} more"] if len(names) > most else []
-    *start, last = names[:most] + more
+def _names(labels: "pd.Series[str]") -> str:
+    *start, last = map(escape, labels)
     return f"{', '.join(start)} and {last}" if start else last
-
-
-def _times(ratio: float) -> str:
-    """A ratio in two digits, three just above one."""
-    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 1.95 else f"{ratio:.2f}"
 
 
 def _configurations(study: Study) -> str:
     """Every configuration with all its parameters, also those that do not vary."""
-    shown = study.cells[study.cells["sampler"] != EXACT].drop_duplicates("rank")
+    shown = study.cells[study.cells["sampler"] != EXACT]
     if shown.empty:
         return "None."
     rows = []
-    for _, row in shown.sort_values("rank").iterrows():
-        both = [_settings(row, prefix) for prefix in ("param.", "spacing.")]
-        spacing = " ".join(word for word in (str(row["spacing"]), both[1]) if word)
-        names = (row["label"], row["sampler"], both[0], spacing, row["final"])
-        rows.append([escape(name) for name in names])
+    for _, cells in shown.groupby("rank"):
+        first = cells.iloc[0]
+        both = [_settings(cells, prefix) for prefix in ("param.", "spacing.")]
+        spacing = " ".join(word for word in (str(first["spacing"]), both[1]) if word)
+        told = (first["label"], first["sampler"], both[0], spacing, first["final"])
+        rows.append([escape(word) for word in told])
     return table(["Name", "Sampler", "Parameters", "Spacing", "Ends at"], rows, left=5)
 
 
-def _settings(row: "pd.Series[Any]", prefix: str) -> str:
+def _settings(cells: pd.DataFrame, prefix: str) -> str:
+    """The settings of one configuration; only a tolerance has several values there."""
     named = {
-        str(name).removeprefix(prefix): frame.plain(value)
-        for name, value in row.items()
-        if str(name).startswith(prefix)
+        name.removeprefix(prefix): " or ".join(dict.fromkeys(map(plain, cells[name])))
+        for name in cells.columns
+        if name.startswith(prefix)
     }
     return ", ".join(f"{name}={value}" for name, value in named.items() if value)
 
@@ -242,10 +248,13 @@ def _commits(cells: pd.DataFrame) -> list[str]:
     return [f"commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}{dirty}"]
 
 
-def _only(cells: pd.DataFrame, column: str) -> list[str]:
-    """The value that all cells with a sampler share, if there is just one."""
-    values = cells.loc[cells["sampler"] != EXACT, column].unique()
-    return [str(values[0])] if len(values) == 1 else []
+def _spacing(study: Study, setting: Setting) -> list[str]:
+    """The spacing that all configurations share, or that names leave out."""
+    grids = setting.cells.loc[rivals(setting.cells), "grid"].unique()
+    if len(grids) == 1:
+        return [f"spacing {grids[0]}"]
+    usual = usual_grid(study.cells)
+    return [f"spacing {usual} where none is named"] if usual else []
 
 
 def _distinct(values: "pd.Series[str]") -> list[str]:

@@ -66,10 +66,14 @@ def quality(cell: Cell) -> float:
     """A plausible value: falls with the steps, faster for the order, slower for eta."""
     if cell.sampler == "exact":
         return FLOOR * (1 + 0.02 * cell.seed)
+    if cell.sampler == "exact-flow":
+        return FLOOR * (1.5 if cell.spacing == "uniform" else 1.1)
+    if cell.counted is not None:
+        return FLOOR * (1 + 100 * cell.counted**-1.0)
     steps = cell.planned["steps_effective"]
     eta = cell.params.get("eta", 0.0)
     slope = 1.7 if cell.sampler == "ddim" else 2.4
-    start = 0.06 if cell.sampler == "ddim" else 0.02
+    start = 0.06 if cell.sampler == "ddim" else 0.02 + 1e-4 * len(f"{cell.sampler}{cell.params}")
     if eta == "sigma-hat":
         return FLOOR + 3.0 / steps**1.5
     value = start * (1 + 2.5 * float(eta)) * float(steps) ** -slope
@@ -84,6 +88,7 @@ def record(
     first = quality(cell) if value is None else value
     planned = cell.planned
     calls = planned["nfe"] if cell.counted is None else cell.counted
+    apart = 0 if cell.counted is None else 8  # between images
     result = Result(
         key=cell.key,
         label=planned["label"],
@@ -100,7 +105,7 @@ def record(
             }
             for place, name in enumerate(metrics)
         },
-        nfe={"declared": planned["nfe"], "counted": {"mean": calls, "min": calls, "max": calls}},
+        nfe={"declared": planned["nfe"], "counted": _counted(calls, apart)},
         steps={"asked": cell.steps, "effective": planned["steps_effective"]},
         samples=cell.samples,
         seconds={"sampling": 3.5, "features": 1.25, "total": 5.0},
@@ -120,6 +125,10 @@ def record(
     return replace(result, **changes)
 
 
+def _counted(mean: float, apart: int) -> dict[str, float]:
+    return {"mean": mean, "min": round(mean) - apart, "max": round(mean) + apart}
+
+
 def failure(cell: Cell, reason: str) -> Result:
     done = record(cell)
     nfe = {"declared": done.nfe["declared"], "counted": None}
@@ -135,8 +144,12 @@ def make(
     name: str = "quickstart",
     of: Callable[[Cell], Result | None] | None = None,
     plan: bool = True,
+    families: dict[str, str] | None = None,
 ) -> Path:
-    """Writes plan and records; `of` gives the record of a cell, None for one not run yet."""
+    """Writes plan and records; `of` gives the record of a cell, None for one not run yet.
+
+    Without `families` the plan is one from before plans told them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     cells = list(cells)
     if plan:
@@ -148,6 +161,7 @@ def make(
                 "file": f"sweeps/{name}.yaml",
                 "question": question,
                 "cells": [cell.planned for cell in cells],
+                **({} if families is None else {"families": families}),
                 "metrics": list(metrics),
                 "reference": "cifar10-mixture",
                 "batch": 500,
@@ -205,12 +219,44 @@ def ddim_table() -> list[Cell]:
     return cells
 
 
-def wide() -> list[Cell]:
-    """Seven samplers on one spacing at four NFE."""
-    samplers = ["ddpm", "ddim", "euler", "heun", "dpm-solver++", "unipc", "deis"]
+FAMILIES = {
+    "ddim": "implicit",
+    "ddpm": "ancestral",
+    "euler": "classical",
+    "heun": "classical",
+    "ab": "classical",
+    "rk45": "classical",
+    "deis": "exponential",
+    "unipc": "exponential",
+    "dpm-solver": "exponential",
+    "dpm-solver++": "exponential",
+    "exact-flow": "reference",
+}
+
+
+def zoo(steps: Iterable[int] = (5, 10, 20)) -> list[Cell]:
+    """Many samplers on one spacing, a few on their own, one with tolerances, and exact flows."""
     cells = [exact()]
-    for sampler in samplers:
-        params = {"order": 2} if sampler == "dpm-solver++" else {}
-        for n in (5, 10, 20, 50):
-            cells.append(Cell(sampler, n, params, "logsnr", samples=5000))
+    solver = {"order": 2, "method": "multistep", "eta": 0.0}
+    on_logsnr: list[tuple[str, dict[str, Any]]] = [
+        *(("ddim", {"eta": eta}) for eta in (0.0, 0.5, 1.0)),
+        *((name, {}) for name in ("ddpm", "euler", "heun")),
+        *(("ab", {"order": order}) for order in (2, 3, 4)),
+        ("deis", {}),
+        *(("unipc", {"variant": variant}) for variant in ("bh1", "bh2")),
+        *(("dpm-solver", {"order": order}) for order in (2, 3)),
+        ("dpm-solver++", solver),
+        ("dpm-solver++", {**solver, "order": 3}),
+        ("dpm-solver++", {**solver, "eta": 1.0}),
+        ("dpm-solver++", {**solver, "method": "singlestep"}),
+    ]
+    for sampler, params in on_logsnr:
+        cells += [Cell(sampler, n, params, "logsnr", nfe_asked=n) for n in steps]
+    for spacing in ("uniform", "quadratic"):
+        cells += [Cell("ddim", n, {"eta": 0.0}, spacing, nfe_asked=n) for n in steps]
+    for rtol, counted in ((0.1, 33.4), (0.001, 123.0)):
+        tolerances = {"rtol": rtol, "atol": 0.01}
+        cells.append(Cell("rk45", 2, tolerances, "linspace", counted=counted))
+    for spacing in ("logsnr", "uniform"):
+        cells.append(Cell("exact-flow", 10, {"tolerance": 1e-4}, spacing, counted=52.5))
     return cells

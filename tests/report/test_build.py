@@ -17,10 +17,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_the_whole_report_is_the_same_in_another_process_and_without_torch(tmp_path: Path) -> None:
-    cells = records.quickstart((5, 10))
-    folder = records.make(tmp_path / "quickstart", cells)
+@pytest.mark.parametrize("cells", [records.quickstart((5, 10)), records.zoo((5, 10))])
+def test_the_whole_report_is_the_same_in_another_process_and_without_torch(
+    tmp_path: Path, cells: list[Cell]
+) -> None:
+    folder = records.make(tmp_path / "quickstart", cells, families=records.FAMILIES)
     records.keep_samples(folder, cells)
+    (folder / "notes.md").write_text("Größer: *nothing*.\n", encoding="utf-8")
     path = build(folder, tmp_path / "here")
     assert path == tmp_path / "here" / "report.md"
     here = contents(tmp_path / "here")
@@ -46,6 +49,30 @@ def test_the_whole_report_is_the_same_in_another_process_and_without_torch(tmp_p
         env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
     )
     assert contents(tmp_path / "there") == here
+
+
+def test_notes_survive_a_rebuild_and_go_when_they_go(tmp_path: Path) -> None:
+    folder = records.make(tmp_path / "results", [Cell("ddim", 5)])
+    without = build(folder, tmp_path / "out").read_text(encoding="utf-8")
+    notes = folder / "notes.md"
+    notes.write_text("\nFirst, größer.\n\nSecond.\n\n", encoding="utf-8")
+    for _ in range(2):
+        found = build(folder, tmp_path / "out").read_text(encoding="utf-8")
+        assert "\n\nFirst, größer.\n\nSecond.\n\n## fd_cifar\n" in found
+    notes.write_text(" \n")
+    assert build(folder, tmp_path / "out").read_text(encoding="utf-8") == without
+
+
+def test_notes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    folder = records.make(tmp_path / "results", [Cell("ddim", 5)])
+    (folder / "notes.md").write_bytes(b"\xff\xfe")
+    with pytest.raises(ResultError) as caught:
+        build(folder, tmp_path / "out")
+    assert str(caught.value) == (
+        f"{folder}/notes.md cannot be read ('utf-8' codec can't decode byte 0xff in position 0: "
+        "invalid start byte). It is shown in the report: make it a text in UTF-8, or move it away."
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("exists", [False, True])

@@ -11,50 +11,6 @@ from tests.report import records
 from tests.report.records import Cell
 
 
-def labels(folder: Path, cells: list[Cell]) -> list[str]:
-    study = frame.read(records.make(folder, cells))
-    return list(study.cells["label"].unique())
-
-
-def test_a_label_says_only_what_varies(tmp_path: Path) -> None:
-    alone = [Cell("ddim", n, {"eta": 0.0}) for n in (5, 10)]
-    assert labels(tmp_path / "alone", alone) == ["ddim"]
-    solver = {"order": 2, "lower-order-final": "lt10"}
-    cells = [
-        records.exact(),
-        *(Cell("ddim", 5, {"eta": eta}) for eta in (0.0, 0.2, "sigma-hat")),
-        Cell("dpm-solver++", 5, solver, "logsnr"),
-    ]
-    assert labels(tmp_path / "two", cells) == [
-        "exact",
-        "ddim eta=0 (uniform)",
-        "ddim eta=0.2 (uniform)",
-        "ddim eta=sigma-hat (uniform)",
-        "dpm-solver++ 2 (logsnr)",
-    ]
-
-
-def test_a_label_says_how_grids_differ(tmp_path: Path) -> None:
-    cells = [
-        Cell("euler", 5, {}, "karras", {"rho": 7.0}),
-        Cell("euler", 5, {}, "karras", {"rho": 3.5}),
-        Cell("euler", 5, {}, "karras", {"rho": 7.0}, final="denoise"),
-    ]
-    assert labels(tmp_path, cells) == [
-        "euler final=zero (karras rho=7)",
-        "euler final=zero (karras rho=3.5)",
-        "euler final=denoise (karras rho=7)",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0"), ("0.0", "0"), (True, "true"), ("sigma-hat", "sigma-hat"), (None, "")],
-)
-def test_plain_writes_a_parameter_as_people_do(value: object, text: str) -> None:
-    assert frame.plain(value) == text
-
-
 def test_counted_calls_are_known_once_the_cell_has_run(tmp_path: Path) -> None:
     cells = [Cell("ddim", 10), Cell("rk45", 2, counted=137.4), Cell("rk45", 2, counted=1.0, seed=1)]
     folder = records.make(
@@ -185,3 +141,51 @@ def test_order_is_that_of_the_sweep_not_of_the_names(tmp_path: Path) -> None:
     points = frame.points(study.cells, "fd_cifar")
     assert isinstance(points, pd.DataFrame)
     assert list(points["sampler"]) == ["heun", "ddim", "euler"]
+
+
+def test_a_line_over_tolerances_is_at_the_calls_that_were_counted(tmp_path: Path) -> None:
+    cells = [
+        Cell("rk45", 2, {"rtol": rtol}, counted=counted + seed, seed=seed)
+        for rtol, counted in ((0.1, 33.4), (0.01, 61.0), (0.001, 123.0))
+        for seed in (0, 1)
+    ]
+
+    def of(cell: Cell) -> Result:
+        fails = cell.params["rtol"] == 0.001
+        return records.failure(cell, "boom") if fails else records.record(cell)
+
+    study = frame.read(records.make(tmp_path, cells, of=of))
+    found = frame.points(study.cells, "fd_cifar").sort_values("nfe")
+    assert found["rank"].tolist() == [0, 0, 0]
+    assert found["nfe"].fillna(-1).tolist() == [pytest.approx(33.9), 61.5, -1]
+    assert found["tolerance"].tolist() == ["rtol 0.1", "rtol 0.01", "rtol 0.001"]
+    assert (found["least"].iloc[0], found["most"].iloc[0]) == (25, 42)  # of either seed
+    assert found["value"].iloc[2].note == "failed: boom"
+
+
+def test_the_exact_flow_is_a_reference_like_exact_draws(tmp_path: Path) -> None:
+    cells = records.zoo((5,))
+    cells += [Cell("exact-flow", 50, {"tolerance": 1e-4}, "uniform", counted=52.5)]
+    study = frame.read(records.make(tmp_path, cells))
+    (setting,) = study.settings
+    assert not set(frame.points(study.cells, "fd_cifar")["sampler"]) & {"exact", "exact-flow"}
+    found = {flow.name: flow for flow in frame.flows(setting, "fd_cifar")}
+    assert list(found) == [
+        "exact flow (logsnr, S = 10)",
+        "exact flow (uniform, S = 10)",
+        "exact flow (uniform, S = 50)",
+    ]
+    assert found["exact flow (uniform, S = 10)"].grid == "uniform"
+    assert found["exact flow (logsnr, S = 10)"].value.mean == 1.1 * records.FLOOR
+
+
+def test_parts_have_room(tmp_path: Path) -> None:
+    def names(folder: str, cells: list[Cell]) -> list[str] | None:
+        study = frame.read(records.make(tmp_path / folder, cells))
+        found = frame.parts(frame.points(study.cells, "fd_cifar"))
+        return None if found is None else [name for name, _ in found]
+
+    two = [Cell(f"s{n}", 5, {}, spacing) for n in range(8) for spacing in ("uniform", "karras")]
+    assert names("few", two[:8]) == [""]
+    assert names("two", two) == ["uniform", "karras"]
+    assert names("many", [*two, Cell("s8", 5, {}, "karras")]) is None

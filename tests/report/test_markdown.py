@@ -3,7 +3,7 @@ import math
 import pytest
 
 from bench.report.frame import Pooled
-from bench.report.markdown import Footnotes, Scale, digits, escape, table
+from bench.report.markdown import Footnotes, Scale, calls, digits, escape, table, times
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,21 @@ def test_equal_footnotes_share_a_number() -> None:
     assert notes.lines() == ["<sup>1</sup> a \\| b  ", "<sup>2</sup> c  "]
     notes.mark("long " * 100)
     assert len(notes.lines()[2]) < 330
+
+
+@pytest.mark.parametrize(
+    ("nfe", "text"), [(10.0, "10"), (1000, "1000"), (33.42, "33.4"), (1234.56, "1234.6")]
+)
+def test_calls_are_whole_or_a_mean(nfe: float, text: str) -> None:
+    assert calls(nfe) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "base", "text"),
+    [
+        *((64, 2, "32"), (7, 2, "3.5"), (2.1, 2, "1.05"), (1.98, 2, "0.99"), (9.96, 1, "10")),
+        *((1, 0, "—"), (-1, 2, "—"), (math.nan, 2, "—"), (1, math.nan, "—")),
+    ],
+)
+def test_a_ratio_has_two_digits_or_three_near_one(value: float, base: float, text: str) -> None:
+    assert times(value, base) == text

@@ -3,22 +3,20 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from bench.report import frame, plots
+from bench.report.panels import Panel
 from bench.report.text import Picture
 from tests.report import records
 from tests.report.records import Cell
+from tests.report.test_panels import panels
 
 
 def draw(folder: Path, out: Path) -> dict[str, Picture]:
     out.mkdir(exist_ok=True)
     return plots.write(frame.read(folder), out)
-
-
-def panels(folder: Path, cells: list[Cell], **made: object) -> list[plots._Panel]:
-    study = frame.read(records.make(folder, cells, **made))  # type: ignore[arg-type]
-    return list(plots._panels(study, study.metrics[0]))
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
@@ -35,35 +33,6 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
         assert "Software" not in image.info
 
 
-def test_few_lines_share_a_panel_and_many_are_split(tmp_path: Path) -> None:
-    quick = panels(tmp_path / "quick", records.quickstart((5, 10)))
-    assert [(panel.title, panel.names) for panel in quick] == [("", "label")]
-    table = panels(tmp_path / "table", records.ddim_table())
-    assert [(panel.title, panel.names) for panel in table] == [
-        ("spacing quadratic", "line"),
-        ("spacing uniform", "line"),
-    ]
-    many = panels(tmp_path / "many", [Cell(f"s{n}", 5) for n in range(10)])
-    assert [panel.title for panel in many] == [
-        "spacing uniform (1 of 2)",
-        "spacing uniform (2 of 2)",
-    ]
-    assert [len(panel.points) for panel in many] == [8, 2]
-
-
-def test_a_configuration_without_a_value_has_no_line(tmp_path: Path) -> None:
-    cells = [Cell(name, n) for name in ("ddim", "heun", "euler") for n in (5, 10)]
-    (panel,) = panels(
-        tmp_path,
-        cells,
-        of=lambda cell: {
-            "heun": records.failure(cell, "boom"),
-            "euler": records.record(cell, value=0.0),
-        }.get(cell.sampler, records.record(cell)),
-    )
-    assert list(panel.points["sampler"].unique()) == ["ddim"]
-
-
 def test_a_hole_is_a_gap(tmp_path: Path) -> None:
     cells = [Cell("ddim", n) for n in (5, 10, 20, 50, 100)]
     found = panels(
@@ -78,6 +47,11 @@ def test_a_hole_is_a_gap(tmp_path: Path) -> None:
     assert not any(20.0 in line for line in lines)
 
 
+def flat_lines(axes: Axes) -> list[float]:
+    """Heights of the lines across the panel."""
+    return [line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [0, 1]]
+
+
 def test_the_floor_is_drawn_and_labelled(tmp_path: Path) -> None:
     found = panels(tmp_path, records.quickstart((5, 10)))
     with plots.style():
@@ -85,8 +59,7 @@ def test_the_floor_is_drawn_and_labelled(tmp_path: Path) -> None:
     texts = [text.get_text() for text in axes.texts]
     assert "exact draws  0.0130" in texts
     assert texts.count("dpm-solver++ 2 (logsnr)") == 1
-    flat = [line for line in axes.lines if list(line.get_xdata()) == [0, 1]]
-    assert [line.get_ydata()[0] for line in flat] == [pytest.approx(records.FLOOR * 1e3)]
+    assert flat_lines(axes) == [pytest.approx(records.FLOOR * 1e3)]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_ylabel() == "fd_cifar × 10⁻³"
 
@@ -138,7 +111,7 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
         figure = plots._figure(found, "fd_cifar")
         assert len(plots.encode(figure, "svg", "a title")) > 1000
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert sorted(texts) == ["pay $5_$6", "雪" * 39 + "…"]
+    assert sorted(texts) == ["best at each budget", "pay $5_$6", "雪" * 39 + "…"]
 
 
 def test_one_point_fills_no_axis_but_is_drawn(tmp_path: Path) -> None:
@@ -148,3 +121,72 @@ def test_one_point_fills_no_axis_but_is_drawn(tmp_path: Path) -> None:
     low, high = axes.get_ylim()
     assert 0 < low < records.quality(Cell("ddim", 10)) * 1e3 < high
     assert math.isfinite(high)
+
+
+def axes_of(found: list[Panel]) -> list[Axes]:
+    with plots.style():
+        return list(plots._figure(found, "fd_cifar").axes)
+
+
+def test_the_front_is_drawn_below_the_lines(tmp_path: Path) -> None:
+    values = {("ddim", 5): 9.0, ("heun", 5): 8.0, ("ddim", 20): 1.0, ("heun", 20): 2.0}
+    cells = [Cell(sampler, steps) for sampler, steps in values]
+    found = panels(
+        tmp_path,
+        cells,
+        of=lambda cell: records.record(cell, value=values[cell.sampler, cell.steps or 0]),
+    )
+    (axes,) = axes_of(found)
+    (band,) = (line for line in axes.lines if line.get_zorder() == 0.9)
+    assert list(band.get_xdata()) == [5, 20]
+    assert list(band.get_ydata()) == [8, 1]
+    assert [text.get_text() for text in axes.texts].count("best at each budget") == 1
+    assert (
+        "The pale band joins the best at each budget: no value at as many calls or fewer is lower."
+        in plots._caption(found)
+    )
+    alone = panels(tmp_path / "alone", [Cell("ddim", n) for n in (5, 10)])
+    assert "best" not in " ".join(text.get_text() for text in axes_of(alone)[0].texts)
+
+
+def test_exact_flows_are_drawn_and_named(tmp_path: Path) -> None:
+    cells = [records.exact(), *(Cell("ddim", n) for n in (5, 10))]
+    cells += [Cell("exact-flow", 10, {"tolerance": 1e-4}, counted=52.5)]
+    found = panels(tmp_path, cells)
+    (axes,) = axes_of(found)
+    flow = records.FLOOR * 1.5e3
+    assert sorted(flat_lines(axes)) == [pytest.approx(records.FLOOR * 1e3), pytest.approx(flow)]
+    assert "exact flow (uniform, S = 10)" in [text.get_text() for text in axes.texts]
+    assert "Dotted: the exact flow between the ends of that grid" in plots._caption(found)
+
+
+def test_an_overview_has_a_row_of_its_own_and_greys_what_is_never_best(tmp_path: Path) -> None:
+    found = panels(tmp_path, records.zoo((5, 10)), families=records.FAMILIES)
+    axes = axes_of(found)
+    assert len(axes) == len(found) == 5
+    places = [panel.get_position() for panel in axes]
+    assert places[0].x1 == pytest.approx(places[2].x1)
+    assert places[1].y0 == places[2].y0 < places[0].y0
+    assert [bool(panel.get_xlabel()) for panel in axes] == [False, False, False, True, True]
+    grey = [line for line in axes[0].lines if line.get_color() == plots._GREY]
+    assert len(grey) == found[0].quiet["rank"].nunique() > 10
+    coloured = {line.get_color() for line in axes[0].lines} - {plots._GREY}
+    assert len(coloured) > 2
+    caption = plots._caption(found)
+    assert "The first panel has what is best at some budget in colour, the rest in grey." in caption
+    assert "Samplers that choose their own steps stand at their mean NFE." in caption
+
+
+def test_the_lines_of_a_panel_differ_in_colour_and_marker(tmp_path: Path) -> None:
+    found = panels(tmp_path, records.zoo((5, 10)), families=records.FAMILIES)
+    looks = plots._looks(found)
+    for panel in found:
+        lines = panel.points["line"].unique()
+        assert len({looks[line].color for line in lines}) == min(len(lines), 7)
+        assert len({looks[line].marker for line in lines}) == len(lines)
+
+
+def test_only_tolerances_make_a_plot_too(tmp_path: Path) -> None:
+    cells = [Cell("rk45", 2, {"rtol": rtol}, counted=33.4 / rtol) for rtol in (1.0, 0.1)]
+    (axes,) = axes_of(panels(tmp_path, cells))
+    assert list(axes.get_xticks()) == [33, 334]

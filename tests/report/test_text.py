@@ -52,6 +52,31 @@ def test_summary_says_what_really_ran(tmp_path: Path) -> None:
     assert next(text.summary(points, None, Scale(-3))).startswith("At 10 NFE, **heun** (with 9)")
 
 
+def test_summary_of_many_samplers_stays_short(tmp_path: Path) -> None:
+    near = {(f"s{n}", 10 + n // 4): 1.5 for n in range(12)}
+    last = said(tmp_path, {**near, ("bad", 5): 9.0}, 1.0)[-2]
+    assert last == (
+        "The floor is 1.00, the value of exact draws of the model. At most 2 times that: "
+        "s0, s1, s2 and s3, first at 10 NFE; s4 and s5, first at 11 NFE; 6 more by 12 NFE; "
+        "no other."
+    )
+
+
+def test_who_chooses_its_own_steps_wins_no_budget_but_may_come_near_the_floor(
+    tmp_path: Path,
+) -> None:
+    cells = [Cell("ddim", 33), Cell("rk45", 2, {"rtol": 0.1}, counted=33.4)]
+    cells.append(Cell("exact-flow", 10, {"tolerance": 1e-4}, counted=33.0))
+    values = {"ddim": 4.0, "rk45": 1.5, "exact-flow": 1.0}
+    records.make(tmp_path, cells, of=lambda cell: records.record(cell, value=values[cell.sampler]))
+    points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
+    assert list(text.summary(points, frame.Pooled(1.0, float("nan"), 1, ""), Scale()))[:2] == [
+        "At 33 NFE, **ddim** has the only value, 4.00.",
+        "The floor is 1.00, the value of exact draws of the model. At most 2 times that: "
+        "rk45, first at 33.4 NFE; no other.",
+    ]
+
+
 def test_summary_of_nothing(tmp_path: Path) -> None:
     records.make(tmp_path, [Cell("ddim", 5)], of=lambda _: None)
     points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
@@ -73,6 +98,31 @@ def test_a_caption_holds_what_makes_numbers_comparable(tmp_path: Path) -> None:
         "spacing trailing; seeds 0, 3; commits 0123456789, ffffffffff "
         "(with uncommitted changes)."
     )
+
+
+def test_a_caption_names_the_spacing_that_names_leave_out(tmp_path: Path) -> None:
+    study = frame.read(records.make(tmp_path, records.zoo((5,))))
+    found = text.caption(study, study.settings[0], "fd_cifar", Scale())
+    assert "; spacing logsnr where none is named; " in found
+
+
+def test_references_are_no_samplers(tmp_path: Path) -> None:
+    found = report(records.make(tmp_path, records.zoo((5,))))
+    assert "Sweep **quickstart**: 10 samplers in 21 configurations; 25 of 25 cells done." in found
+    assert "**exact-flow" not in found
+    assert "| rk45 (linspace) | rk45 | atol=0.01, rtol=0.1 or 0.001 | linspace | zero |" in found
+    assert "| exact-flow (uniform) | exact-flow | tolerance=0.0001 | uniform | zero |" in found
+
+
+def test_an_author_s_notes_stand_as_written_before_the_numbers(tmp_path: Path) -> None:
+    study = frame.read(records.make(tmp_path, [Cell("ddim", 5)]))
+    notes = "One | two.\n\n*Three* and <b>four</b>."
+    plots = dict.fromkeys(study.metrics, NOTHING)
+    said = "## Notes\n\n*By an author; all below is made from the records.*\n\n" + notes
+    found = text.report(study, plots, NOTHING, notes)
+    assert f"(table.csv).\n\n{said}\n\n## fd_cifar\n" in found
+    assert found.replace(f"{said}\n\n", "") == text.report(study, plots, NOTHING)
+    assert "Notes" not in text.report(study, plots, NOTHING)
 
 
 def test_the_report_opens_with_the_question_and_the_state(tmp_path: Path) -> None:
@@ -114,10 +164,10 @@ def test_provenance(tmp_path: Path) -> None:
 
 def test_numbers_that_only_repeat_are_folded(tmp_path: Path) -> None:
     table = report(records.make(tmp_path / "table", records.ddim_table()))
-    assert table.index("| η |") < table.index("<details>") < table.index("| NFE |")
+    assert table.index("| η |") < table.index("<details>") < table.index("| NFE | ddim")
     quick = report(records.make(tmp_path / "quick", records.quickstart()))
     assert "<details>" not in quick
-    assert quick.index("| NFE |") < quick.index("| η |")
+    assert quick.index("| NFE | ddim") < quick.index("| η |")
 
 
 def test_different_sample_counts_never_share_a_table(tmp_path: Path) -> None:
