@@ -114,13 +114,14 @@ def dormand_prince(
         allowed = atol + rtol * torch.maximum(y.abs(), new.abs())
         return (new, slopes[-1]), rms(step * _combined(_DIFFERENCE, slopes) / allowed)
 
-    first = slope(y, np.full(len(y), start), torch.arange(len(y)))
+    u = np.full(len(y), start, dtype=np.float64)
+    first = slope(y, u, torch.arange(len(y)))
     # A hundredth of the time in which the state would double.
     allowed = atol + rtol * y.abs()
     with np.errstate(divide="ignore", invalid="ignore"):
-        h = np.fmin(0.01 * rms(y / allowed) / rms(first / allowed), abs(end - start))
-    h = np.copysign(np.maximum(h, 1e-6 * abs(end - start)), end - start)
-    return march(attempt, (y, first), start, end, h, order=5, limits=(0.2, 10.0), cautious=True)[0]
+        h = np.fmin(0.01 * rms(y / allowed) / rms(first / allowed), np.abs(end - u))
+    h = np.copysign(np.maximum(h, 1e-6 * np.abs(end - u)), end - u)
+    return march(attempt, (y, first), u, end, h, order=5, limits=(0.2, 10.0), cautious=True)[0]
 
 
 def rms(value: Tensor) -> Floats:
