@@ -7,6 +7,7 @@ wrong usage with 2; anything else is a bug and keeps its traceback.
 
 import json
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ from bench.errors import BenchError, SweepError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.certify import Finding
     from bench.launch import RunSummary
     from bench.models import Model
     from bench.presets import Expansion
@@ -480,6 +482,76 @@ def show(
 
     facts = catalogue.find(f"{kind}s", name)
     print(json.dumps(facts, indent=2) if as_json else catalogue.page(facts))
+
+
+@app.command()
+def certify(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SAMPLER]", help="All of ours, if none is given.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="SAMPLER", help="One of ours that it is said to be."),
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter, as in a sweep; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine a sampler on exact problems: orders, golden values, identities, NFE, robustness.
+
+    Needs no weights and no data. Takes samplers from outside, "module:function" and
+    "diffusers:Class"; "grids" are the spacings and schedules. Exits with 1 if anything is wrong.
+
+    \b
+    Examples:
+        bench certify dpm-solver++
+        bench certify mypackage.mine:my_ddim --like ddim --set eta=0.5
+        bench certify --json > certificates.json
+    """
+    from bench import certify as certificates
+
+    if name is None and (like or given):
+        raise typer.BadParameter("needs the name of a sampler.", param_hint="--like and --set")
+    params = dict(map(_setting, given or []))
+    found: dict[str, list[certificates.Finding]] = {}
+    for each in [name] if name else certificates.names():
+        found[each] = list(certificates.findings(each, params, like))
+        if not as_json:
+            _print_certificate(each, found[each], whole=name is not None)
+    if as_json:
+        print(json.dumps({n: [asdict(f) for f in all_] for n, all_ in found.items()}, indent=2))
+    if any(finding.ok is False for each in found.values() for finding in each):
+        raise typer.Exit(1)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """A parameter from the command line; its value is read as YAML would."""
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f'"{text}" is not KEY=VALUE.', param_hint="--set")
+    return name, yaml.safe_load(value)
+
+
+def _print_certificate(name: str, findings: "list[Finding]", *, whole: bool) -> None:
+    """The findings as a table; of one among many a line, and what is wrong."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    wrong = [finding for finding in findings if finding.ok is False]
+    shown = findings if whole else wrong
+    if shown:
+        table = Table("at", "examined", "expected", "found", "")
+        marks = {True: "ok", False: "WRONG", None: "-"}
+        for each in shown:
+            words = (each.settings, each.check, each.expected, each.found, marks[each.ok])
+            table.add_row(*map(escape, words))
+        _console().print(table)
+    held = sum(finding.ok is not None for finding in findings)
+    print(f"{name}: {held - len(wrong)} of {held} findings as expected.", flush=True)
 
 
 def _results_folder(path: Path, results: Path) -> Path:

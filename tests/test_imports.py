@@ -63,8 +63,9 @@ ARROWS: dict[str, set[str]] = {
         *("diffusion", "errors", "metrics", "models", "parameters", "presets", "samplers"),
         "yaml_lines",
     },
+    "certify": {"diffusion", "errors", "parameters", "samplers"},
     "cli": {
-        *("catalogue", "errors", "estimate", "launch", "metrics", "models", "presets", "report"),
+        *("catalogue", "certify", "errors", "estimate", "launch", "metrics", "models", "presets", "report"),
         *("results", "sweep", "training", "yaml_lines"),
     },
 }

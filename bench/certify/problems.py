@@ -1,4 +1,4 @@
-"""Models with an exact denoiser in float64, their exact flows, and grids to measure orders on."""
+"""Models with an exact denoiser in any precision, and their exact flows."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,19 +6,21 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from bench.diffusion.denoiser import Pair
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point
-from bench.diffusion.spacing import TimeGrid
+
+PairFunction = Callable[[Tensor, Point], Pair]
 
 SHAPE = (4, 1, 1)
 """Of the images of these models: four channels, each with its own mean and variance."""
 
 
-@cache  # a test of 1000 steps would spend most of its time on these
+@cache  # a run of 1000 steps would spend most of its time on these
 def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype, device=device)
 
@@ -59,8 +61,7 @@ class Blobs:
         """E[x0 | x] and E[eps | x]."""
         flat = x.flatten(1)
         weights, centres, variances = (
-            _tensor(v, x.dtype, x.device)  # type: ignore[arg-type]
-            for v in (self.weights, self.centres, self.variances)
+            _tensor(v, x.dtype, x.device) for v in (self.weights, self.centres, self.variances)
         )
         # One level, or one for each sample: (n, 1).
         alpha, sigma = (
@@ -91,43 +92,19 @@ class GivenNoise(Noise):
         return self._given[self.draws - 1]
 
 
-def integrate(
-    pair: Callable[[Tensor, Point], Pair], x: Tensor, schedule: NoiseSchedule, a: Point, b: Point
-) -> Tensor:
+def integrate(pair: PairFunction, x: Tensor, schedule: NoiseSchedule, a: Point, b: Point) -> Tensor:
     """The probability-flow ODE from a to b to about 1e-9, with scipy's DOP853.
 
     In log s: d (x / alpha) / d log s = s eps. An independent integrator, on another variable than
     the samplers' own.
     """
 
-    def slope(log_s: float, flat: np.ndarray) -> np.ndarray:
+    def slope(log_s: float, flat: NDArray[np.float64]) -> NDArray[np.float64]:
         point = schedule.at(lam=-log_s)
         scaled = point.alpha * torch.from_numpy(flat).view_as(x)
-        return point.s * pair(scaled, point)[1].flatten().numpy()
+        return np.asarray(point.s * pair(scaled, point)[1].flatten().numpy())
 
     start = (x / a.alpha).flatten().numpy()
     solved = solve_ivp(slope, (-a.lam, -b.lam), start, method="DOP853", rtol=1e-10, atol=1e-11)
     assert solved.success, solved.message
     return b.alpha * torch.from_numpy(solved.y[:, -1]).view_as(x)
-
-
-def grid_at(schedule: NoiseSchedule, lams: Sequence[float] | np.ndarray) -> TimeGrid:
-    """The grid through these half log-SNRs."""
-    return TimeGrid(schedule, tuple(schedule.at(lam=float(lam)) for lam in lams))
-
-
-def smooth(low: float, high: float, n: int) -> np.ndarray:
-    """n steps from low to high, the first a third as large as the last."""
-    u = np.linspace(0, 1, n + 1)
-    return low + (high - low) * (0.5 * u + 0.5 * u**2)
-
-
-def rough(low: float, high: float, n: int) -> np.ndarray:
-    """n steps (even) from low to high, sized 1, 3, 1, 3, ..."""
-    ends = np.cumsum([0.0, *np.tile([1.0, 3.0], n // 2)])
-    return low + (high - low) * ends / ends[-1]
-
-
-def observed_order(errors: Sequence[float], steps: Sequence[int]) -> float:
-    """Least-squares slope of -log error over log n."""
-    return -float(np.polyfit(np.log(steps), np.log(errors), 1)[0])

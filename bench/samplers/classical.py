@@ -63,6 +63,12 @@ class _Ode:
         """What x and the integral of the slope are multiplied with in a step from a to b."""
         return (b.alpha / a.alpha, b.alpha) if self.variable == "s" else (1.0, 1.0)
 
+    def euler(self, x: Tensor, x0: Tensor, eps: Tensor, a: Point, b: Point) -> Tensor:
+        """Euler's step from x at a to b; from an infinite u and to sigma = 0 it is that in s."""
+        if self.variable == "s" or b.sigma == 0 or math.isinf(self.u(a)):
+            return b.alpha * x0 + b.sigma * eps  # xbar_a + (s_b - s_a) eps, xbar_a = x0 + s_a eps
+        return x + (self.u(b) - self.u(a)) * self.slope(x0, eps, a)
+
 
 def growth_in_lam(schedule: NoiseSchedule, point: Point) -> float:
     """That of alpha, d log alpha / dlam = f / (dlam / dt): sigma^2 on VP, 0 on VE."""
@@ -118,11 +124,7 @@ def euler(
     ode = _Ode(grid.schedule, variable)
     for a, b in grid.steps():
         x0, eps = denoise(x, a)
-        if b.sigma == 0 or math.isinf(ode.u(a)):
-            x = b.alpha * x0 + b.sigma * eps
-        else:
-            of_x, of_slope = ode.scales(a, b)
-            x = of_x * x + of_slope * (ode.u(b) - ode.u(a)) * ode.slope(x0, eps, a)
+        x = ode.euler(x, x0, eps, a, b)
     return x
 
 
@@ -156,13 +158,11 @@ def heun(
         x0, eps = denoise(x, a)
         if b.sigma == 0:
             return b.alpha * x0
-        of_x, of_slope = ode.scales(a, b)
-        h = of_slope * (ode.u(b) - ode.u(a))
-        slope = ode.slope(x0, eps, a)
-        x_b = of_x * x + h * slope
+        x = ode.euler(x, x0, eps, a, b)
         if corrected_last or i < len(grid) - 1:
-            x_b = of_x * x + 0.5 * h * (slope + ode.slope(*denoise(x_b, b), b))
-        x = x_b
+            change = ode.slope(*denoise(x, b), b) - ode.slope(x0, eps, a)
+            _, of_slope = ode.scales(a, b)
+            x = x + 0.5 * of_slope * (ode.u(b) - ode.u(a)) * change
     return x
 
 

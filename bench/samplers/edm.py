@@ -49,7 +49,8 @@ def _refuses(grid: TimeGrid, params: Params) -> str | None:
     "edm",
     family="EDM",
     paper="Karras et al. 2022, arXiv:2206.00364, algorithm 2",
-    order=2,
+    # Noise of another size than the churn's leaves another variance, however small the steps.
+    order=lambda params: 2 if params["s-noise"] == 1 or params["s-churn"] == 0 else 0,
     stochastic=lambda params: params["s-churn"] != 0,
     calls=lambda steps, ends_at_zero, params: 2 * steps - ends_at_zero,
     refuses=_refuses,

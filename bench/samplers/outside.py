@@ -86,6 +86,7 @@ def _unknown(
         name=name,
         family="from outside",
         order=lambda params: 0,
+        rough_order=lambda params: 0,
         formula_order=lambda params: 0,
         stochastic=lambda params: True,
         calls=None,

@@ -50,6 +50,7 @@ def _multistep(history: list[Tensor]) -> Tensor:
     family="pseudo-numerical",
     paper="Liu, Ren, Lin and Zhao 2022, arXiv:2202.09778, algorithm 2",
     order=2,
+    rough_order=1,  # the weights are those of equal steps
     stochastic=False,
     calls=lambda steps, ends_at_zero, params: steps + 9,
     min_steps=4,
@@ -79,6 +80,7 @@ def pndm(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
     family="pseudo-numerical",
     paper="Liu, Ren, Lin and Zhao 2022, arXiv:2202.09778, eq. 9 and 12",
     order=2,
+    rough_order=1,  # the weights are those of equal steps
     stochastic=False,
     calls=lambda steps, ends_at_zero, params: steps + 1,
     min_steps=2,
@@ -108,6 +110,7 @@ def plms(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:
     family="pseudo-numerical",
     paper="Zhang and Chen 2022, arXiv:2204.13902, iPNDM",
     order=2,
+    rough_order=1,  # the weights are those of equal steps
     stochastic=False,
 )
 def ipndm(denoise: Denoiser, x: Tensor, grid: TimeGrid, noise: Noise) -> Tensor:

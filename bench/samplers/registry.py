@@ -31,6 +31,7 @@ class Sampler:
         family: group in the documentation's table.
         order: global order of convergence with the published start-up, by its parameters; of a
             stochastic sampler, the weak order.
+        rough_order: that order where steps are of very different size, by its parameters.
         formula_order: order of a step's formula with an exact history, by its parameters.
         stochastic: whether it draws noise along the way, by its parameters.
         calls: NFE of n steps, given whether the grid ends at sigma = 0, by its parameters; None for
@@ -46,6 +47,7 @@ class Sampler:
     name: str
     family: str
     order: Callable[[Params], int]
+    rough_order: Callable[[Params], int]
     formula_order: Callable[[Params], int]
     stochastic: Callable[[Params], bool]
     calls: Callable[[int, bool, Params], int] | None
@@ -108,6 +110,7 @@ def sampler(
     paper: str,
     order: int | Callable[[Params], int],
     stochastic: bool | Callable[[Params], bool],
+    rough_order: int | Callable[[Params], int] | None = None,
     formula_order: int | Callable[[Params], int] | None = None,
     calls: Callable[[int, bool, Params], int] | None = lambda steps, ends_at_zero, params: steps,
     min_steps: int | Callable[[Params], int] = 1,
@@ -127,6 +130,7 @@ def sampler(
             name=name,
             family=family,
             order=_fact(order),
+            rough_order=_fact(order if rough_order is None else rough_order),
             formula_order=_fact(order if formula_order is None else formula_order),
             stochastic=_fact(stochastic),
             calls=calls,

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from bench.certify.orders import grid_at, observed_order, rough, smooth  # noqa: F401
 from bench.certify.problems import *  # noqa: F403
 from bench.diffusion.schedule import Point
 
