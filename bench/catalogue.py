@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from bench import models
+from bench.certify import golden, identities
 from bench.diffusion.schedule import SCHEDULES
 from bench.diffusion.spacing import SPACINGS
 from bench.errors import SweepError, nearest
@@ -55,20 +56,31 @@ def _samplers() -> list[Facts]:
 
 
 def _sampler(sampler: Sampler) -> Facts:
+    order = _varying(sampler, lambda params: sampler.order(params) or None)
+    rough = _varying(sampler, lambda params: sampler.rough_order(params) or None)
     return {
         "name": sampler.name,
         "summary": sampler.summary,
         "family": sampler.family,
         "paper": sampler.paper,
-        "order": _varying(sampler, lambda params: sampler.order(params) or None),
+        "order": order,
+        **({} if rough == order else {"rough-order": rough}),
         "formula-order": _varying(sampler, lambda params: sampler.formula_order(params) or None),
         "stochastic": _varying(sampler, sampler.stochastic),
         "nfe": _varying(sampler, partial(nfe_formula, sampler)),
         "min-steps": _varying(sampler, sampler.min_steps),
         "needs": "a model whose score is exact" if sampler.exact else "",
         "parameters": _parameters(sampler.params),
+        "certificate": _certificate(sampler.name),
         "details": _details(sampler.function),
     }
+
+
+def _certificate(name: str) -> str:
+    """What is on file for a sampler, and how to have it examined."""
+    values = sum(case.sampler == name for case in golden.cases())
+    known = [f"{values} golden values" if values else "", *map(str, identities.of(name))]
+    return "; ".join([*filter(None, known), f'examined by "bench certify {name}"'])
 
 
 def _spacings() -> list[Facts]:
@@ -307,7 +319,11 @@ def _parameter(parameter: Facts) -> str:
     return f"{parameter['name']}: {parameter['expected']}{default}"
 
 
-_LABELS = {"nfe": "NFE of n steps", "min-steps": "fewest steps"}
+_LABELS = {
+    "rough-order": "order on rough grids",
+    "nfe": "NFE of n steps",
+    "min-steps": "fewest steps",
+}
 
 
 def page(each: Facts) -> str:

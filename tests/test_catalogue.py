@@ -76,6 +76,16 @@ def test_a_fact_is_told_at_the_defaults_and_where_one_parameter_changes_it() -> 
     assert found["details"] == "A paragraph on how."
 
 
+def test_what_is_on_file_for_a_certificate_and_where_the_order_is_lower() -> None:
+    found = catalogue.find("samplers", "ipndm")
+    assert re.fullmatch(
+        r"\d+ golden values; ipndm = ab order=4; examined by \"bench certify ipndm\"",
+        found["certificate"],
+    )
+    assert (found["order"]["default"], found["rough-order"]["default"]) == (2, 1)
+    assert "rough-order" not in catalogue.find("samplers", "heun")
+
+
 @pytest.mark.usefixtures("wavering")
 def test_the_facts_of_one_name_as_text() -> None:
     assert (
@@ -90,6 +100,7 @@ wavering: Wavers.
   stochastic      no; yes with churn: 1
   NFE of n steps  n + 9; 3n - 2 to zero, 3n to sigma-min with start: quick
   fewest steps    4; 1 with start: quick
+  certificate     examined by "bench certify wavering"
 
 Parameters:
   order: a whole number at least 1 and at most 3 (default 2)
@@ -179,7 +190,9 @@ def test_a_sampler_from_outside_can_be_shown(
 ) -> None:
     ours = catalogue.find("samplers", "ddim")
     name = "bench.samplers.implicit:ddim"
-    assert catalogue.find("samplers", name) == {**ours, "name": name}
+    certificate = f'examined by "bench certify {name}"'
+    found = catalogue.find("samplers", name)
+    assert found == {**ours, "name": name, "certificate": certificate}
     (tmp_path / "a_sampler.py").write_text(
         "def still(denoise, x, grid, noise, *, by: float):\n    '''Stands.'''\n    return x\n"
     )
@@ -195,6 +208,7 @@ a_sampler:still: Stands.
   stochastic      yes
   NFE of n steps  counted
   fewest steps    1
+  certificate     examined by "bench certify a_sampler:still"
 
 Parameters:
   by: a number"""

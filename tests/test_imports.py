@@ -60,13 +60,13 @@ ARROWS: dict[str, set[str]] = {
         "sweep",
     },
     "catalogue": {
-        *("diffusion", "errors", "metrics", "models", "parameters", "presets", "samplers"),
-        "yaml_lines",
+        *("certify", "diffusion", "errors", "metrics", "models", "parameters", "presets"),
+        *("samplers", "yaml_lines"),
     },
     "certify": {"diffusion", "errors", "parameters", "samplers"},
     "cli": {
-        *("catalogue", "certify", "errors", "estimate", "launch", "metrics", "models", "presets", "report"),
-        *("results", "sweep", "training", "yaml_lines"),
+        *("catalogue", "certify", "errors", "estimate", "launch", "metrics", "models", "presets"),
+        *("report", "results", "sweep", "training", "yaml_lines"),
     },
 }
 

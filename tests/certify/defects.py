@@ -277,7 +277,7 @@ for finding in findings(sys.argv[1]):
 
 
 def wrong_findings(defect: Defect, *, first: bool = False) -> list[str]:
-    """What the certificate says is wrong with the defect planted; nothing further than the first."""
+    """What the certificate says is wrong with the defect planted, or the first of it."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "bench"
         shutil.copytree(ROOT / "bench", package, ignore=shutil.ignore_patterns("assets", "*.pyc"))
