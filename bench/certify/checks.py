@@ -185,7 +185,7 @@ def weak_order(variant: Variant) -> Iterator[Finding]:
 _LAYOUTS: tuple[tuple[str, Layout], ...] = (("smooth", smooth), ("rough", rough))
 _SMOOTH = "flow"  # a schedule without the kinks of discrete times, that is not EDM's s = t either
 _STEPS = [[100, 140, 200], [300, 420, 600]]
-_WEAK_STEPS = [[40, 56, 80], [100, 140, 200]]
+_WEAK_STEPS = [[40, 56, 80], [100, 140, 200], [240, 340, 480]]
 
 
 def _slope(
@@ -343,8 +343,8 @@ def precision(variant: Variant) -> Iterator[Finding]:
             grid = fitted(variant, grid_of("vp-linear", spacing, n, "zero"))
             if variant.refusal(grid):
                 continue
-            double, _, _ = _draw(variant, grid, "zero", pair=Gaussian().pair)
-            x, _, _ = _draw(variant, grid, "zero", pair=Gaussian().pair, dtype=dtype)
+            double, _, _ = _draw(variant, grid, "zero", wide=True)
+            x, _, _ = _draw(variant, grid, "zero", wide=True, dtype=dtype)
             same = x.dtype == dtype and x.shape == double.shape
             off.append(float((x.double() - double).abs().max()) if same else math.inf)
         name = str(dtype).removeprefix("torch.")
@@ -437,9 +437,10 @@ def _draw(
     samples: Sequence[int] = range(2),
     dtype: torch.dtype = torch.float64,
     pair: PairFunction | None = None,
+    wide: bool = False,
 ) -> tuple[Tensor, Denoiser, Noise]:
-    """Images of the mixture, or of another model, with the counters of calls and draws."""
-    denoise = Denoiser(pair or Blobs().pair)
-    noise = Noise(5, samples, SHAPE, dtype=dtype)
+    """Images of a model with the counters of calls and draws; `wide` ones have height and width."""
+    denoise = Denoiser(pair or (Gaussian().pair if wide else Blobs().pair))
+    noise = Noise(5, samples, (*SHAPE[:1], 3, 2) if wide else SHAPE, dtype=dtype)
     x = sample(variant.sampler, denoise, grid, noise, final=final, params=variant.params)
     return x, denoise, noise

@@ -75,10 +75,12 @@ IDENTITIES = (
     Identity("unipc", params={"order": 1, "corrector": False}, **_DDIM),
     Identity("deis", params={"method": "tab", "order": 0}, **_DDIM),
     Identity("deis", params={"method": "rhoab", "order": 0}, **_DDIM),
+    Identity("er-sde", params={"order": 1, "noise-scale": "ode"}, **_DDIM),
     Identity("consistency", **_DDIM, finals=("zero",), steps=(1,)),
     # Samplers of the posterior (Song et al. 2021, arXiv:2010.02502; arXiv:2211.01095).
     Identity("ddpm", "ddim", {"variance": "small"}, {"eta": 1.0}),
     Identity("dpm-solver++", "ddim", {"order": 1, "eta": 1.0}, {"eta": 1.0}),
+    Identity("er-sde", "ddim", {"order": 1, "noise-scale": "sde"}, {"eta": 1.0}),
     Identity(
         *("ddpm", "ddim", {"variance": "large", "clip": True}, {"eta": "sigma-hat"}),
         spacings=tuple(s for s in SPACINGS if s[0].startswith("vp")),
