@@ -59,11 +59,11 @@ ARROWS: dict[str, set[str]] = {
         *("atomic", "cell", "chunks", "claim", "errors", "executors", "progress", "results"),
         "sweep",
     },
+    "certify": {"diffusion", "errors", "parameters", "samplers"},
     "catalogue": {
         *("certify", "diffusion", "errors", "metrics", "models", "parameters", "presets"),
         *("samplers", "yaml_lines"),
     },
-    "certify": {"diffusion", "errors", "parameters", "samplers"},
     "cli": {
         *("catalogue", "certify", "errors", "estimate", "launch", "metrics", "models", "presets"),
         *("report", "results", "sweep", "training", "yaml_lines"),
