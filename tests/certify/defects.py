@@ -3,7 +3,7 @@
     python tests/certify/defects.py [WORD ...]
 
 Writes defects.md beside this file: each defect with the findings that it made wrong. With words,
-only the defects whose line has one of them are planted, and nothing is written.
+only the defects whose line has one of them are planted, and the other rows stay as they are.
 """
 
 import os
@@ -207,6 +207,12 @@ DEFECTS = [
          "bottom.s ** (1 / rho), points)[:-1] ** (rho - 1)"),
     ),
     *_in(
+        "samplers/er_sde.py",
+        "er-sde",
+        ("curvature of twice the size", "(0.5 * (s - s_2))", "(0.25 * (s - s_2))"),
+        ("noise of half the variance", "-math.expm1(2 * log_q)", "-math.expm1(log_q)"),
+    ),
+    *_in(
         "samplers/few_step.py",
         "consistency",
         ("noise on top of the least noise", "math.sqrt(b.s**2 - s_min**2)", "b.s"),
@@ -304,17 +310,23 @@ def line(defect: Defect, found: list[str]) -> str:
     return f"| {defect.name} | {defect.what} | {', '.join(found) or '**nothing**'} |"
 
 
+def read_rows() -> dict[tuple[str, ...], str]:
+    """The rows of the list as it is, by name and defect."""
+    rows = LIST.read_text("utf-8").splitlines() if LIST.exists() else []
+    return {tuple(row[2:].split(" | ")[:2]): row for row in rows if row.startswith("| ")}
+
+
 def main(words: list[str]) -> int:
-    """Plants the defects, prints the list; the number of those that were not found."""
+    """Plants the defects, writes the list; the number of those that were not found."""
     chosen = [d for d in DEFECTS if not words or any(w in f"{d.name} {d.what}" for w in words)]
-    lines, missed = [], 0
+    rows, missed = read_rows(), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for defect, found in zip(chosen, pool.map(wrong_findings, chosen), strict=True):
-            lines.append(line(defect, found))
+            row = rows[defect.name, defect.what] = line(defect, found)
             missed += not found
-            print(lines[-1], flush=True)
-    if not words:
-        LIST.write_text(HEAD + "\n".join(lines) + "\n", "utf-8")
+            print(row, flush=True)
+    kept = [rows[d.name, d.what] for d in DEFECTS if (d.name, d.what) in rows]
+    LIST.write_text(HEAD + "\n".join(kept) + "\n", "utf-8")
     print(f"{len(chosen) - missed} of {len(chosen)} found")
     return missed
 
