@@ -56,18 +56,18 @@ def er_sde(
     over a step this is order 1: sde is then the posterior sampler, ode the ddim step.
 
     Orders 2 and 3 add a slope and a curvature of x0 in s, from differences of the last values. The
-    slope is that of the last two also where there are three, as published, and not the parabola's
-    at a: so order 3 is a formula of order 2, too. The integrals, which the authors' code sums over
-    100 points, are exact here. A step to sigma = 0 is of order 1; a value at
-    alpha = 0, where s is infinite, adds nothing to a slope.
+    slope is that of the last two also where there are three, as in the authors' code, and not the
+    parabola's at a: so order 3 is a formula of order 2, too. The integrals, which their code sums
+    over 100 points, are exact here. A step to sigma = 0 is of order 1; a value at alpha = 0, where
+    s is infinite, adds nothing to a slope.
     """
     log_psi = _LOG_PSI[noise_scale]
     history: list[tuple[float, Tensor]] = []  # (s, x0), the last first
     for a, b in grid.steps():
         x0, eps = denoise(x, a)
         history = [(a.s, x0), *history[: order - 1]]
-        psi_a, psi_b = log_psi(np.array([a.lam, b.lam]))
-        log_q = float(psi_b - psi_a)  # r s_a = q s_b
+        at_a, at_b = log_psi(np.array([a.lam, b.lam]))
+        log_q = float(at_b - at_a)  # r s_a = q s_b
         x = b.alpha * x0 + b.sigma * math.exp(log_q) * eps
         if b.sigma > 0 and len(history) > 1:
             x = x + b.alpha * _change(history, *_weights(a, b, log_psi))
