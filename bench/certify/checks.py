@@ -146,7 +146,7 @@ def order(variant: Variant) -> Iterator[Finding]:
         # What a start or an end of lower order loses is seen soonest where that step is long.
         layouts: list[Layout] = [layout]
         if formula > variant.order:
-            layouts = [lengthened(layout, first=4.0), lengthened(layout, last=4.0)]
+            layouts = [lengthened(layout, first=16.0), lengthened(layout, last=4.0)]
 
         def slopes(steps: list[int], layouts: list[Layout] = layouts) -> dict[str, float]:
             return {
@@ -184,7 +184,7 @@ def weak_order(variant: Variant) -> Iterator[Finding]:
 
 _LAYOUTS: tuple[tuple[str, Layout], ...] = (("smooth", smooth), ("rough", rough))
 _SMOOTH = "flow"  # a schedule without the kinks of discrete times, that is not EDM's s = t either
-_STEPS = [[100, 140, 200], [300, 420, 600]]
+_STEPS = [[100, 140, 200], [300, 420, 600], [900, 1260, 1800]]
 _WEAK_STEPS = [[40, 56, 80], [100, 140, 200], [240, 340, 480]]
 
 

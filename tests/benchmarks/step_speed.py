@@ -46,6 +46,13 @@ PAIRS: list[tuple[Side, Side, str]] = [
         ("DPMSolverMultistepScheduler", {"algorithm-type": "sde-dpmsolver++"}),
         "linspace",
     ),
+    (
+        ("dpm-solver++", {"method": "singlestep"}),
+        ("DPMSolverSinglestepScheduler", {}),
+        "linspace",
+    ),
+    (("deis", {}), ("DEISMultistepScheduler", {"solver-order": 3}), "linspace"),
+    (("unipc", {}), ("UniPCMultistepScheduler", {"solver-order": 3}), "linspace"),
 ]
 
 
