@@ -17,7 +17,7 @@ from bench.errors import SweepError
 from bench.samplers import REGISTRY
 
 # They cost a dozen seconds and more each.
-DEAR = {"unipc", "dpm-solver", "dpm-solver++", "edm", "deis", "restart"}
+DEAR = {"er-sde", "unipc", "dpm-solver", "dpm-solver++", "edm", "deis", "restart"}
 
 
 @pytest.mark.parametrize(

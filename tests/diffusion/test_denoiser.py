@@ -7,7 +7,7 @@ from torch import Tensor
 from bench.diffusion.denoiser import Denoiser, Pair, clip_x0, from_network, to_pair
 from bench.diffusion.schedule import Point, make_schedule
 from bench.errors import ModelError
-from tests.samplers.exact import target
+from tests.samplers.target import target
 
 SHAPE = (3, 2, 4, 4)
 

@@ -6,6 +6,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from bench.certify.problems import SHAPE, Blobs, Gaussian, integrate
 from bench.diffusion.denoiser import Denoiser, per_sample
 from bench.diffusion.march import Floats, States, march, rms
 from bench.diffusion.noise import Noise
@@ -13,7 +14,6 @@ from bench.diffusion.schedule import make_schedule
 from bench.diffusion.spacing import TimeGrid
 from bench.errors import CellError, ScheduleError
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import SHAPE, Blobs, Gaussian, integrate
 
 
 def ends(schedule: str, *, zero: bool, top: float | None = None) -> TimeGrid:

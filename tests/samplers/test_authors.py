@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.certify.problems import Blobs, GivenNoise
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.schedule import DiscreteVP, Point, make_schedule
 from bench.diffusion.spacing import TimeGrid, make_grid
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import Blobs, GivenNoise
 
 HERE = Path(__file__).parent
 FAULTS = json.loads((HERE / "golden/authors/faults.json").read_text("utf-8"))

@@ -9,6 +9,8 @@ import torch
 from diffusers import LMSDiscreteScheduler
 from torch import Tensor
 
+from bench.certify.orders import grid_at, observed_order, rough, smooth
+from bench.certify.problems import SHAPE, Gaussian
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import EDM, Point, make_schedule, vp_linear
@@ -16,7 +18,6 @@ from bench.diffusion.spacing import Final, TimeGrid, make_grid
 from bench.errors import ScheduleError
 from bench.samplers.classical import adams_bashforth
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import SHAPE, Gaussian, grid_at, observed_order, rough, smooth
 from tests.samplers.solving import (
     MIXTURE,
     assert_same,

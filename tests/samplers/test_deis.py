@@ -9,11 +9,12 @@ import torch
 from diffusers import DEISMultistepScheduler
 from torch import Tensor
 
+from bench.certify.orders import observed_order, rough, smooth
+from bench.certify.problems import SHAPE
 from bench.diffusion.denoiser import Pair
 from bench.diffusion.schedule import Point, make_schedule, vp_from_betas, vp_linear
 from bench.diffusion.spacing import Final, TimeGrid, make_grid
 from bench.samplers.registry import get
-from tests.samplers.exact import SHAPE, observed_order, rough, smooth
 from tests.samplers.solving import MIXTURE, assert_same, long_start, order_of, solve, start_of
 
 METHODS = ("tab", "rhoab")

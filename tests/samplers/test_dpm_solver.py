@@ -8,13 +8,22 @@ import torch
 from diffusers import DPMSolverSinglestepScheduler
 from torch import Tensor
 
+from bench.certify.orders import grid_at, observed_order, rough, smooth
+from bench.certify.problems import GivenNoise
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.schedule import EDM, Point, make_schedule
 from bench.diffusion.spacing import FINALS, Final, make_grid
 from bench.errors import ScheduleError
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import GivenNoise, grid_at, observed_order, rough, smooth
-from tests.samplers.solving import MIXTURE, PAIRS, assert_same, order_of, solve, start_of, ve_twin
+from tests.samplers.solving import (
+    MIXTURE,
+    PROBLEMS,
+    assert_same,
+    order_of,
+    solve,
+    start_of,
+    ve_twin,
+)
 
 VP = make_schedule("vp-linear")
 SOLVER = get("dpm-solver")
@@ -22,7 +31,7 @@ STEPS = {1: [200, 280, 400], 2: [100, 140, 200], 3: [100, 140, 200]}
 
 
 @pytest.mark.parametrize("layout", [smooth, rough])
-@pytest.mark.parametrize("problem", PAIRS)
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize(
     ("order", "observed"),
     # "fast" ends in one step of order 1 or 2, which alone is off by h^2 or h^3.

@@ -9,23 +9,15 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler
 from torch import Tensor
 
+from bench.certify.orders import grid_at, observed_order, rough, smooth
+from bench.certify.problems import SHAPE, Gaussian, GivenNoise, integrate
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.schedule import EDM, Point, make_schedule
 from bench.diffusion.spacing import FINALS, Final, TimeGrid, make_grid
 from bench.errors import ScheduleError
 from bench.parameters import as_keywords
 from bench.samplers.registry import get
-from tests.samplers.exact import (
-    SHAPE,
-    Gaussian,
-    GivenNoise,
-    grid_at,
-    integrate,
-    observed_order,
-    rough,
-    smooth,
-)
-from tests.samplers.solving import MIXTURE, PAIRS, assert_same, order_of, solve, ve_twin
+from tests.samplers.solving import MIXTURE, PROBLEMS, assert_same, order_of, solve, ve_twin
 from tests.samplers.stochastic import marginal, response
 
 # diffusers reads tensors in a way that numpy 2 deprecates.
@@ -55,7 +47,7 @@ def run(
 
 
 @pytest.mark.parametrize("layout", [smooth, rough])
-@pytest.mark.parametrize("problem", PAIRS)
+@pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize(
     ("given", "order"),
     [
@@ -78,7 +70,7 @@ LOW, HIGH = 0.0, 2.0
 
 
 @pytest.mark.parametrize("layout", [smooth, rough])
-@pytest.mark.parametrize("problem", PAIRS)
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_3m_is_of_order_2_by_its_first_step(problem: str, layout: Layout) -> None:
     a, b = VP.at(lam=LOW), VP.at(lam=HIGH)
     x = draws(1)[0]
@@ -88,7 +80,7 @@ def test_3m_is_of_order_2_by_its_first_step(problem: str, layout: Layout) -> Non
     steps, errors = [200, 280, 400], []
     for n in steps:
         grid = grid_at(VP, layout(LOW, HIGH, n))
-        end = solve("dpm-solver++", grid, x, PAIRS[problem], order=3)
+        end = solve("dpm-solver++", grid, x, PROBLEMS[problem], order=3)
         errors.append(float((end - exact).norm()))
     assert observed_order(errors, steps) == pytest.approx(2, abs=0.15)
     assert SOLVER.order(SOLVER.complete({"order": 3})) == 2

@@ -8,6 +8,8 @@ import torch
 from diffusers.schedulers.deprecated.scheduling_karras_ve import KarrasVeScheduler
 from torch import Tensor
 
+from bench.certify.orders import grid_at, observed_order, rough, smooth
+from bench.certify.problems import SHAPE, Blobs, Gaussian, GivenNoise
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point, make_schedule
@@ -15,16 +17,6 @@ from bench.diffusion.spacing import FINALS, TimeGrid, make_grid
 from bench.errors import ScheduleError
 from bench.parameters import as_keywords
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import (
-    SHAPE,
-    Blobs,
-    Gaussian,
-    GivenNoise,
-    grid_at,
-    observed_order,
-    rough,
-    smooth,
-)
 from tests.samplers.stochastic import Given, gaussian_error, mixture_error, response
 
 GRIDS = [

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.certify.orders import grid_at
+from bench.certify.problems import SHAPE, Blobs, Gaussian
 from bench.diffusion.denoiser import Denoiser, Pair, from_network
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point, make_schedule
 from bench.diffusion.spacing import FINALS, Final, TimeGrid, make_grid
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import SHAPE, Blobs, Gaussian, grid_at, target
+from tests.samplers.target import target
 
 # Spacings by schedule: all that are defined there.
 GRIDS = [

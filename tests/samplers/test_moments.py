@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from bench.certify.problems import Gaussian
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point, make_schedule
 from bench.diffusion.spacing import Final, TimeGrid, make_grid
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import Gaussian
 from tests.samplers.variants import STOCHASTIC, Variant
 
 PIXELS = (4, 200, 200)  # each pixel of a channel is a sample of its own

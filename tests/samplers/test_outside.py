@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench import samplers, sweep
+from bench.certify.problems import SHAPE, Blobs
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import make_schedule
@@ -17,7 +18,6 @@ from bench.errors import ScheduleError, SweepError
 from bench.fingerprint import fingerprint
 from bench.samplers import REGISTRY, outside
 from bench.samplers.registry import Sampler, sample
-from tests.samplers.exact import SHAPE, Blobs
 
 # diffusers reads tensors in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

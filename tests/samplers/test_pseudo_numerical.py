@@ -7,11 +7,12 @@ import pytest
 import torch
 from diffusers import IPNDMScheduler, PNDMScheduler
 
+from bench.certify.orders import observed_order, rough, smooth
+from bench.certify.problems import SHAPE, Gaussian
 from bench.diffusion.schedule import Point, make_schedule, vp_linear
 from bench.diffusion.spacing import TimeGrid, make_grid
 from bench.errors import ScheduleError
 from bench.samplers.registry import get
-from tests.samplers.exact import SHAPE, Gaussian, observed_order, rough, smooth
 from tests.samplers.solving import MIXTURE, assert_same, order_of, solve, start_of, ve_twin
 
 NAMES = ("pndm", "plms", "ipndm")

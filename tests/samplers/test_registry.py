@@ -9,13 +9,13 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from bench.certify.problems import SHAPE, Blobs
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import make_schedule
 from bench.diffusion.spacing import TimeGrid, make_grid
 from bench.errors import ScheduleError, SweepError
 from bench.samplers.registry import REGISTRY, get, sample, sampler
-from tests.samplers.exact import SHAPE, Blobs
 
 
 @pytest.fixture

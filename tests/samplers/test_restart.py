@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.certify.orders import grid_at, observed_order, rough, smooth
+from bench.certify.problems import SHAPE, Blobs, Gaussian
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point, make_schedule
@@ -14,7 +16,6 @@ from bench.diffusion.spacing import TimeGrid, make_grid
 from bench.errors import ScheduleError
 from bench.parameters import as_keywords
 from bench.samplers.registry import get
-from tests.samplers.exact import SHAPE, Blobs, Gaussian, grid_at, observed_order, rough, smooth
 from tests.samplers.stochastic import Given, gaussian_error, response
 
 # A grid whose points after the first are s = 10, 2, 0.5 and 0.1.

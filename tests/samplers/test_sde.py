@@ -9,6 +9,8 @@ import torch
 from diffusers import ScoreSdeVeScheduler
 from torch import Tensor
 
+from bench.certify.orders import grid_at, observed_order, rough, smooth
+from bench.certify.problems import SHAPE, Blobs, Gaussian, GivenNoise
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import EDM, NoiseSchedule, Point, make_schedule
@@ -16,16 +18,6 @@ from bench.diffusion.spacing import TimeGrid, make_grid
 from bench.errors import ScheduleError
 from bench.parameters import as_keywords
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import (
-    SHAPE,
-    Blobs,
-    Gaussian,
-    GivenNoise,
-    grid_at,
-    observed_order,
-    rough,
-    smooth,
-)
 from tests.samplers.stochastic import Given, gaussian_error, mixture_error, response
 
 BELOW_ONE = (0.98, 0.9, 0.6, 0.55, 0.2)  # times of a flow that starts with some signal

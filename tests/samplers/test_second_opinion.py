@@ -16,11 +16,11 @@ from diffusers import (
 )
 from torch import Tensor
 
+from bench.certify.problems import SHAPE, Blobs, GivenNoise
 from bench.diffusion.denoiser import Denoiser
 from bench.diffusion.schedule import vp_linear
 from bench.diffusion.spacing import TimeGrid, make_grid
 from bench.samplers.registry import get, sample
-from tests.samplers.exact import SHAPE, Blobs, GivenNoise
 
 # diffusers reads tensors in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,9 +1,7 @@
-"""Moved: for files that others are changing."""
+"""What networks are trained for."""
 
 from torch import Tensor
 
-from bench.certify.orders import grid_at, observed_order, rough, smooth  # noqa: F401
-from bench.certify.problems import *  # noqa: F403
 from bench.diffusion.schedule import Point
 
 
