@@ -9,6 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler
 from torch import Tensor
 
+from bench.certify.moments import marginal
 from bench.certify.orders import grid_at, observed_order, rough, smooth
 from bench.certify.problems import SHAPE, Gaussian, GivenNoise, integrate
 from bench.diffusion.denoiser import Denoiser, Pair
@@ -18,7 +19,7 @@ from bench.errors import ScheduleError
 from bench.parameters import as_keywords
 from bench.samplers.registry import get
 from tests.samplers.solving import MIXTURE, PROBLEMS, assert_same, order_of, solve, ve_twin
-from tests.samplers.stochastic import marginal, response
+from tests.samplers.stochastic import response
 
 # diffusers reads tensors in a way that numpy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
