@@ -6,7 +6,7 @@ asked of a sampler at its parameters, `golden_values`, `same_as` and `effects` o
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -100,7 +100,7 @@ def same_as(variant: Variant) -> Iterator[Finding]:
     else:
         pairs = [(str(each), each.difference()) for each in identities.of(variant.sampler.name)]
     for name, off in pairs:
-        if math.isnan(off):
+        if off is None:
             yield Finding(name, "identity", expected, "no grid suits both", None)
         else:
             ok = off <= identities.WITHIN
@@ -138,6 +138,9 @@ def _images(sampler: Sampler, params: dict[str, object]) -> Iterator[tuple[objec
 
 def order(variant: Variant) -> Iterator[Finding]:
     """Orders of convergence: with the published start-up and end, and of the formula alone."""
+    if not variant.declared:
+        yield from _shown_orders(variant)
+        return
     if variant.stochastic or variant.adaptive or not variant.order:
         return
     formula = variant.claim.sampler.formula_order(variant.claim.params)
@@ -161,6 +164,21 @@ def order(variant: Variant) -> Iterator[Finding]:
             lambda steps: {"an integral": formula_order_of(variant, _SMOOTH, steps)},
             [[40, 56, 80], [80, 112, 160], [160, 224, 320]],
         )
+
+
+def _shown_orders(variant: Variant) -> Iterator[Finding]:
+    """The orders of a sampler that declares none, if it draws no noise."""
+    trial = grid_at(make_schedule(_SMOOTH), smooth(LOW, HIGH, 4))
+    if variant.refusal(trial):
+        return
+    noise = Noise(3, range(1), SHAPE, dtype=torch.float64)
+    variant.run(Denoiser(Blobs().pair), noise(), trial, noise)
+    for name, layout in _LAYOUTS if noise.draws == 1 else ():
+        slopes = {
+            problem: order_of(variant, _SMOOTH, problem, layout, _STEPS[0])
+            for problem in ("gaussian", "mixture")
+        }
+        yield Finding(str(variant), f"order, {name} grid", "", _worded(slopes), None)
 
 
 def weak_order(variant: Variant) -> Iterator[Finding]:
@@ -202,8 +220,11 @@ def _slope(
         ok = all(abs(slope - declared) <= ORDER_WITHIN for slope in found.values())
         if ok:
             break
-    words = ", ".join(f"{slope:.2f} on {problem}" for problem, slope in found.items())
-    return Finding(str(variant), check, f"{declared} ± {ORDER_WITHIN:g}", words, ok)
+    return Finding(str(variant), check, f"{declared} ± {ORDER_WITHIN:g}", _worded(found), ok)
+
+
+def _worded(slopes: Mapping[str, float]) -> str:
+    return ", ".join(f"{slope:.2f} on {problem}" for problem, slope in slopes.items())
 
 
 def _is_linear(variant: Variant, grid: TimeGrid) -> bool:
@@ -370,12 +391,13 @@ def alone(variant: Variant) -> Iterator[Finding]:
         wrong.append("images depend on their batch")
     if not bool((shuffled - together[order]).abs().max() < 1e-11):
         wrong.append("images depend on their place in the batch")
-    if (noise.draws > 1) != variant.stochastic:
+    if variant.declared and (noise.draws > 1) != variant.stochastic:
         wrong.append(f"draws noise {noise.draws - 1} times")
     if _writes(variant, grid):
         wrong.append("writes into its arguments or the model's output")
-    expected = "draws noise" if variant.stochastic else "draws no noise"
     found = "; ".join(wrong) or "so it is"
+    expected = "and draws noise" if variant.stochastic else "and draws none"
+    expected = expected if variant.declared else "no matter what shares its batch"
     yield Finding(str(variant), "each image by itself", expected, found, not wrong)
 
 

@@ -4,6 +4,7 @@ Where a paper or a line of algebra says that one sampler at some parameters is a
 are run on the same grids with the same noise, in float64.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -51,7 +52,7 @@ class Identity:
         for (schedule, spacing), n, final in product(self.spacings, self.steps, self.finals):
             yield make_grid(make_schedule(schedule), spacing, n, final=final)
 
-    def difference(self) -> float:
+    def difference(self) -> float | None:
         """How far the two end from each other at most."""
         one, other = (
             Variant(sampler, sampler.complete({**base_params(sampler), **params}))
@@ -107,14 +108,15 @@ def of(name: str) -> list[Identity]:
     return [each for each in IDENTITIES if name in (each.one, each.other)]
 
 
-def difference(one: Variant, other: Variant, grids: Iterator[TimeGrid]) -> float:
-    """How far two samplers end from each other at most; NaN if no grid suits both."""
+def difference(one: Variant, other: Variant, grids: Iterator[TimeGrid]) -> float | None:
+    """How far two samplers end from each other at most; None if no grid suits both."""
     apart = [
         float((_end(one, grid) - _end(other, grid)).abs().max())
         for grid in grids
         if not one.refusal(grid) and not other.refusal(grid)
     ]
-    return max(apart, default=float("nan"))
+    # Not a number is as far as can be, and max would pass it over.
+    return max((math.inf if math.isnan(by) else by for by in apart), default=None)
 
 
 def _end(variant: Variant, grid: TimeGrid) -> torch.Tensor:

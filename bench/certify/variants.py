@@ -11,6 +11,7 @@ from bench.diffusion.noise import Noise
 from bench.diffusion.spacing import TimeGrid
 from bench.errors import ScheduleError
 from bench.parameters import Parameter, Value, as_keywords
+from bench.samplers import outside
 from bench.samplers.registry import Sampler
 
 
@@ -33,6 +34,11 @@ class Variant:
     def claim(self) -> "Variant":
         """The one whose facts hold for this one."""
         return self.like or self
+
+    @property
+    def declared(self) -> bool:
+        """Whether anything is said of it, or it claims to be one of which something is."""
+        return self.claim.sampler.family != outside.FAMILY
 
     @property
     def stochastic(self) -> bool:

@@ -37,6 +37,9 @@ _NOT_SWEPT = {
 }
 _PLAIN = (bool, int, float, str)
 
+FAMILY = "from outside"
+"""Of samplers of which nothing is known but their parameters."""
+
 
 @cache
 def load(name: str) -> Sampler:
@@ -84,7 +87,7 @@ def _unknown(
 ) -> Sampler:
     return Sampler(
         name=name,
-        family="from outside",
+        family=FAMILY,
         order=lambda params: 0,
         rough_order=lambda params: 0,
         formula_order=lambda params: 0,
