@@ -86,6 +86,11 @@ def dpm_solver_pp(x: mpf, levels: list[Level], order: int, lowered: bool) -> mpf
     return x
 
 
+_MANY: list[float] = [
+    *(999, 960, 910, 850, 800, 730, 650, 560, 480, 400, 310, 220, 150, 70, 20, 0),
+]
+
+
 def cases() -> Iterator[Case]:
     """The cases of this file."""
     for times in (VP_TO_ZERO, VP_TO_MIN):
@@ -107,6 +112,18 @@ def cases() -> Iterator[Case]:
                     lambda x, levels, z, v=variance, c=clipped: ddpm(x, levels, z, v, c),  # type: ignore[misc]
                 )
         yield from ode_cases("vp-linear", times)
+    # Whether a run is short enough for a last step of order 1, on both sides of the limits.
+    for rule, limit in (("lt10", 10), ("lt15", 15)):
+        for steps in (limit - 1, limit):
+            yield Case(
+                "dpm-solver++",
+                {"order": 2, "lower-order-final": rule},
+                "vp-linear",
+                _MANY[-steps - 1 :],
+                lambda x, levels, z, limit=limit: dpm_solver_pp(  # type: ignore[misc]
+                    x, levels, 2, len(levels) - 1 < limit
+                ),
+            )
     yield from ode_cases("edm", EDM_TO_MIN)
     yield from ode_cases("flow", FLOW_TO_ZERO)
 
