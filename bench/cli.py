@@ -499,10 +499,11 @@ def certify(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine a sampler on exact problems: orders, golden values, identities, NFE, robustness.
+    """Examine a sampler on problems whose answer is known.
 
-    Needs no weights and no data. Takes samplers from outside, "module:function" and
-    "diffusers:Class"; "grids" are the spacings and schedules. Exits with 1 if anything is wrong.
+    Orders of convergence, golden values, identities, NFE, robustness. Needs no weights and no
+    data. Takes samplers from outside, "module:function" and "diffusers:Class"; "grids" are the
+    spacings and schedules. Exits with 1 if anything is wrong.
 
     \b
     Examples:

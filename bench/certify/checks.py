@@ -93,7 +93,9 @@ def _golden_runs(variants: Sequence[Variant]) -> Iterator[tuple[Variant, golden.
 
 def same_as(variant: Variant) -> Iterator[Finding]:
     """Whether it is what it claims to be, and what theory says that it is."""
-    expected = f"off by {identities.WITHIN:.0e} at most"
+    # diffusers has its noise levels in float32.
+    within = 1e-4 if variant.sampler.name.startswith("diffusers:") else identities.WITHIN
+    expected = f"off by {within:.0e} at most"
     if variant.like:
         every = identities.Identity("", "").grids()
         pairs = [(f"= {variant.like}", identities.difference(variant, variant.like, every))]
@@ -103,8 +105,7 @@ def same_as(variant: Variant) -> Iterator[Finding]:
         if off is None:
             yield Finding(name, "identity", expected, "no grid suits both", None)
         else:
-            ok = off <= identities.WITHIN
-            yield Finding(name, "identity", expected, f"off by {off:.0e}", ok)
+            yield Finding(name, "identity", expected, f"off by {off:.0e}", off <= within)
 
 
 def effects(sampler: Sampler) -> Iterator[Finding]:
@@ -142,6 +143,9 @@ def order(variant: Variant) -> Iterator[Finding]:
         yield from _shown_orders(variant)
         return
     if variant.stochastic or variant.adaptive or not variant.order:
+        return
+    if refusal := variant.refusal(grid_at(make_schedule(_SMOOTH), smooth(LOW, HIGH, 4))):
+        yield Finding(str(variant), "order", "", refusal, None)
         return
     formula = variant.claim.sampler.formula_order(variant.claim.params)
     for name, layout in _LAYOUTS:
@@ -356,8 +360,8 @@ def precision(variant: Variant) -> Iterator[Finding]:
     """Whether float32 and bfloat16 images keep their dtype and follow those in float64."""
     # Where rounding decides about a step, results differ by what the steps' tolerance allows.
     for dtype, within in (
-        (torch.float32, 0.02 if variant.adaptive else 2e-4),
-        (torch.bfloat16, 2.0 if variant.adaptive else 0.3),
+        (torch.float32, 0.2 if variant.adaptive else 2e-4),
+        (torch.bfloat16, 10.0 if variant.adaptive else 0.3),
     ):
         off = [0.0]
         for spacing, n in (("uniform", 1), ("quadratic", 10), ("logsnr", 20)):

@@ -24,8 +24,8 @@ WITHIN = 1e-9
 """How far two samplers that are one may differ."""
 
 SPACINGS = (
-    *(("vp-linear", "quadratic"), ("vp-linear", "logsnr"), ("vp-cosine", "linspace")),
-    *(("edm", "karras"), ("edm", "linspace"), ("flow", "linspace")),
+    *(("vp-linear", "uniform"), ("vp-linear", "quadratic"), ("vp-linear", "logsnr")),
+    *(("vp-cosine", "linspace"), ("edm", "karras"), ("edm", "linspace"), ("flow", "linspace")),
 )
 
 
