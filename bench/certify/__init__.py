@@ -42,7 +42,7 @@ def findings(
         SweepError: there is no such sampler, parameter or value.
     """
     if name == GRIDS:
-        yield from grids.findings()
+        yield from _answers("grids", grids.findings())
         return
     sampler = samplers.get(name)
     if given or like or ":" in name:
