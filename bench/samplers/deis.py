@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 from annotated_types import Ge, Le
 from numpy.polynomial import Polynomial
 from numpy.polynomial.polynomial import polyfromroots
@@ -64,7 +65,7 @@ def deis(
             continue
         x = b.alpha / a.alpha * x
         for weight, before in zip(weights, history, strict=False):
-            x = x + weight * before
+            x = torch.add(x, before, alpha=weight)  # in one pass over memory
     return x
 
 

@@ -13,6 +13,7 @@ choice from about 10 calls on, on the grids they were made for; elsewhere `ab` a
 exact weights.
 """
 
+import torch
 from torch import Tensor
 
 from bench.diffusion.denoiser import Denoiser
@@ -41,7 +42,7 @@ def _multistep(history: list[Tensor]) -> Tensor:
     weights = _WEIGHTS[len(history) - 1]
     combined = weights[0] * history[0]
     for weight, eps in zip(weights[1:], history[1:], strict=True):
-        combined = combined + weight * eps
+        combined = torch.add(combined, eps, alpha=weight)  # in one pass over memory
     return combined
 
 
