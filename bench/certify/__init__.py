@@ -61,7 +61,7 @@ def _answers(check: str, found: Iterator[Finding], settings: str = "") -> Iterat
     """The findings of a check; what a sampler raises is one, too."""
     try:
         yield from found
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001, for it is other people's code
         yield Finding(settings, check, "an answer", f"{type(error).__name__}: {error}", False)
 
 

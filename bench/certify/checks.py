@@ -33,7 +33,6 @@ from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point, make_schedule
 from bench.diffusion.spacing import FINALS, Final, TimeGrid, make_grid
-from bench.parameters import Value
 from bench.samplers.registry import Sampler, sample
 
 ORDER_WITHIN = 0.15
@@ -192,12 +191,13 @@ def weak_order(variant: Variant) -> Iterator[Finding]:
     trial = grid_at(make_schedule("vp-linear"), smooth(LOW, HIGH, 4))
     if variant.refusal(trial) or not _is_linear(variant, trial):
         return
+    is_a_chain = _is_a_chain(variant)
     for name, layout in _LAYOUTS:
 
         def slopes(steps: list[int], layout: Layout = layout) -> dict[str, float]:
             grids = [grid_at(make_schedule("vp-linear"), layout(LOW, HIGH, n)) for n in steps]
             found = {"gaussian": [gaussian_error(variant, grid) for grid in grids]}
-            if _is_a_chain(variant):
+            if is_a_chain:
                 found["mixture"] = [mixture_error(variant, grid) for grid in grids]
             return {problem: observed_order(off, steps) for problem, off in found.items()}
 
@@ -290,19 +290,18 @@ def moments(variant: Variant) -> Iterator[Finding]:
 
 def tolerance(variant: Variant) -> Iterator[Finding]:
     """Of a sampler that chooses its own steps: whether its error follows its tolerance."""
-    names = [name for name in ("rtol", "atol", "tolerance") if name in variant.params]
-    if not variant.adaptive or not names:
+    names = ("rtol", "atol", "tolerance")
+    given = {n: float(str(v)) for n, v in variant.params.items() if n in names}
+    if not variant.adaptive or not given:
         return
     schedule = make_schedule("vp-linear")
     grid = grid_at(schedule, [LOW, HIGH])
     x = Noise(5, range(4), SHAPE, dtype=torch.float64)()
     exact = integrate(Blobs().pair, x, schedule, *grid.points)
-    allowed = sum(float(str(variant.params[name])) for name in names)
+    allowed = sum(given.values())
     off = []
     for scale in (1.0, 0.01):
-        scaled: dict[str, Value] = {
-            name: scale * float(str(variant.params[name])) for name in names
-        }
+        scaled = {name: scale * value for name, value in given.items()}
         run = replace(variant, params={**variant.params, **scaled})
         end = run.run(Denoiser(Blobs().pair), x, grid, GivenNoise([x]))
         off.append(float((end - exact).abs().max()))

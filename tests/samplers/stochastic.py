@@ -3,26 +3,21 @@
 from bench.certify import moments
 from bench.certify.moments import Response
 from bench.certify.problems import Gaussian, PairFunction
-from bench.certify.variants import Variant
 from bench.diffusion.spacing import TimeGrid
-from bench.samplers.registry import get
+from tests.samplers.solving import variant
 
 Given = dict[str, object]
 """Parameters by their YAML names."""
 GAUSSIAN: PairFunction = Gaussian().pair
 
 
-def _variant(name: str, given: Given) -> Variant:
-    return Variant(get(name), get(name).complete(given))
-
-
 def response(name: str, grid: TimeGrid, given: Given, pair: PairFunction = GAUSSIAN) -> Response:
-    return moments.response(_variant(name, given), grid, pair)
+    return moments.response(variant(name, **given), grid, pair)
 
 
 def gaussian_error(name: str, grid: TimeGrid, given: Given) -> float:
-    return moments.gaussian_error(_variant(name, given), grid)
+    return moments.gaussian_error(variant(name, **given), grid)
 
 
 def mixture_error(name: str, grid: TimeGrid, given: Given) -> float:
-    return moments.mixture_error(_variant(name, given), grid)
+    return moments.mixture_error(variant(name, **given), grid)
