@@ -12,9 +12,14 @@ A record, key by key (format 1):
     cell                what determines the images, exactly as `Cell.canonical()` gives it
     status              "done" or "failed"
     error               null, or the reason of the failure in a sentence
-    metrics             {name: {value, n, reference, reference_digest, extractor,
-                        extractor_digest, quantiser, notes}}; empty if failed, never a sentinel
-                        number; notes are sentences that belong below a table with the value
+    metrics             {name: {value, standard_error, better, n, reference, reference_digest,
+                        extractor, extractor_digest, quantiser, notes}}; empty if failed, never a
+                        sentinel number; standard_error is that of the value over other images of
+                        the same law (absent in records from before there were any); better is
+                        "lower" or "higher" (absent: lower); notes are sentences that belong below
+                        a table with the value
+    images              {near_constant, duplicates, saturated}: counts of images, and the share of
+                        bytes that are 0 or 255; absent in older records, null if failed
     nfe                 {declared, counted}: model calls per image; declared is null for a sampler
                         that chooses its own steps, counted is {mean, min, max}, null if it failed
                         before the first chunk
@@ -72,6 +77,7 @@ class Result:
     samples_per_second: float | None
     peak_memory_mb: float | None
     provenance: Json
+    images: Json | None = None
     format: int = FORMAT
 
 
@@ -101,12 +107,13 @@ def read(path: Path) -> Result:
     """
     record = read_json(path)
     names = {field.name for field in fields(Result)}
-    if absent := sorted(names - record.keys()):
+    added = {"images"}  # since the first records of this format
+    if absent := sorted(names - added - record.keys()):
         raise ResultError(
             f'{path} lacks the key "{absent[0]}" that every record has. '
             "Remove the file to compute its cell again."
         )
-    return Result(**{name: record[name] for name in names})
+    return Result(**{name: record[name] for name in names & record.keys()})
 
 
 def find(folder: Path, key: str) -> Result | None:
@@ -176,8 +183,9 @@ def load(folder: Path) -> "pd.DataFrame":
     that are there. Columns: key, label, status (done, failed, missing), reason, model, sampler,
     spacing, final, steps, steps_effective, nfe, nfe_asked, nfe_mean, nfe_min, nfe_max (as counted,
     where none are declared), seed, samples, `param.<name>` for every parameter of a sampler,
-    `spacing.<name>` for those of a spacing, `metric.<name>`, `notes.<name>` where a metric's
-    record has notes, reference, seconds, seconds_sampling, seconds_features, samples_per_second,
+    `spacing.<name>` for those of a spacing, `metric.<name>`, `error.<name>` (its standard error)
+    and `better.<name>` where records have them, `notes.<name>` where a metric's record has notes,
+    reference, seconds, seconds_sampling, seconds_features, samples_per_second,
     peak_memory_mb, model_digest, device, dtype, batch, threads, commit, dirty, host, time.
 
     A cell whose record lacks a metric that the plan asks for is missing, with that reason.
@@ -275,6 +283,9 @@ def _row(planned: Json, result: Result | None, asked: Iterable[str]) -> Json:
     if result is None:
         return row | {"status": "missing", "reason": "not computed yet"}
     row |= {f"metric.{name}": entry["value"] for name, entry in result.metrics.items()}
+    for name, entry in result.metrics.items():
+        row |= {f"error.{name}": entry["standard_error"]} if "standard_error" in entry else {}
+        row |= {f"better.{name}": entry["better"]} if "better" in entry else {}
     # Empty lists leave no column: most sweeps have nothing to note.
     row |= {
         f"notes.{name}": "; ".join(entry["notes"])
@@ -300,7 +311,7 @@ def _row(planned: Json, result: Result | None, asked: Iterable[str]) -> Json:
 
 def _kind(column: str, values: "pd.Series[Any]") -> str:
     """The type of a column of parameters or metrics; mixed ones (eta: 0.2, sigma-hat) are text."""
-    if column.startswith("metric."):
+    if column.startswith(("metric.", "error.")):
         return "float64"
     kinds = {type(value) for value in values}
     if kinds == {bool}:

@@ -31,6 +31,7 @@ class TinyExtractor:
     def __init__(self, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._layer = torch.randn(48, self.dim, generator=generator) / 4
+        self.head = torch.randn(10, self.dim, generator=generator).numpy()
         self.digest = hashlib.sha256(self._layer.numpy().tobytes()).hexdigest()
 
     def __call__(self, images: torch.Tensor, /) -> torch.Tensor:

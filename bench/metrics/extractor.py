@@ -60,6 +60,7 @@ class CifarFeatures:
     def __init__(self, path: Path, device: torch.device | str) -> None:
         self.digest, net = _read(path)
         self.dim = net.dim
+        self.head = net.head.weight.detach().numpy().copy()
         self._device = torch.device(device)
         self._net = folded(net).to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -54,7 +54,9 @@ class Inception:
         self.digest = sha256(path)
         self.published = self.digest.startswith(PUBLISHED)
         self.name = "inception-v3" if self.published else f"inception-{self.digest[:8]}"
-        self._network = _network(path).to(device)
+        network = _network(path)
+        self.head = network.fc.weight.detach().numpy()
+        self._network = network.to(device)
         self._device = torch.device(device)
 
     @torch.no_grad()
@@ -108,7 +110,7 @@ def sha256(path: Path) -> str:
         raise MetricError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-def _network(path: Path) -> torch.nn.Module:
+def _network(path: Path) -> FeatureExtractorInceptionV3:
     """torch-fidelity's network with the weights at `path`.
 
     It would unpickle whatever it is given, so torch's restricted unpickler reads the file first.
@@ -121,7 +123,7 @@ def _network(path: Path) -> torch.nn.Module:
             f"weights ({_first_line(error)}). Put {FILE} there, from {URL_INCEPTION_V3}."
         ) from None
     try:
-        network: torch.nn.Module = FeatureExtractorInceptionV3(
+        network = FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
         )
     except (RuntimeError, TypeError, AttributeError):

@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 class Extractor(Protocol):
@@ -27,6 +29,10 @@ class Extractor(Protocol):
     @property
     def resize(self) -> str:
         """How images are brought to the size that the network reads; "none" if they are not."""
+
+    @property
+    def head(self) -> NDArray[np.float32] | None:
+        """Weights (classes, d) of a linear classifier, without bias; None if there is none."""
 
     def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
         """Features of uint8 images (B, 3, H, W), as float32 of shape (B, d) on its device."""

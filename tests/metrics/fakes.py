@@ -15,6 +15,7 @@ class Projection:
     dim = 16
     numerics = "float64"
     resize = "none"
+    head = None
 
     def __init__(self, seed: int = 0) -> None:
         matrix = np.random.default_rng(seed).standard_normal((3 * 8 * 8, self.dim))
