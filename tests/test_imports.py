@@ -26,7 +26,8 @@ ARROWS: dict[str, set[str]] = {
     "claim": {"atomic", "errors", "process"},
     "chunks": {"atomic", "errors"},
     "results": {"atomic", "errors"},
-    "report": {"atomic", "errors", "results"},
+    "influences": {"atomic", "errors", "results"},
+    "report": {"atomic", "errors", "influences", "results"},
     # the mathematics
     "diffusion": {"errors", "parameters"},
     "samplers": {"diffusion", "errors", "parameters"},
@@ -47,8 +48,8 @@ ARROWS: dict[str, set[str]] = {
     "fingerprint": {"diffusion", "errors", "models", "numerics", "samplers", "sweep"},
     "sampling": {"chunks", "diffusion", "errors", "metrics", "models", "samplers", "sweep"},
     "cell": {
-        *("atomic", "chunks", "errors", "fingerprint", "metrics", "models", "numerics"),
-        *("provenance", "results", "sampling", "sweep"),
+        *("atomic", "chunks", "errors", "fingerprint", "influences", "metrics", "models"),
+        *("numerics", "provenance", "results", "sampling", "sweep"),
     },
     # where cells run
     "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
@@ -72,7 +73,7 @@ ARROWS: dict[str, set[str]] = {
 
 # These load torch, or are as slow to import.
 HEAVY = {"diffusers", "submitit", "torch", "torch_fidelity", "torchmetrics", "torchvision"}
-LIGHT = ("errors", "atomic", "results", "report", "yaml_lines", "cli")
+LIGHT = ("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli")
 
 
 def modules() -> dict[str, Path]:
