@@ -192,7 +192,7 @@ def test_which_image_and_which_call_are_not_finite(sweep: Sweep) -> None:
 
     sampling = Sampling(cell, replace(sound, pair=pair), 32, "cpu")
     with pytest.raises(CellError) as caught:
-        sampling.chunk(2, range(128, 192), {}, keep=0)
+        sampling.chunk(2, range(128, 192), {})
     assert (
         "2 of the 32 images 128 to 159 (chunk 2) are not finite, the first is sample 131, "
         "at model call 3 of 5 (sigma 0.8"
@@ -234,7 +234,7 @@ def test_exact_row_draws_from_the_model(sweep: Sweep, tmp_path: Path) -> None:
     assert result.metrics["fd_tiny"]["value"] < 0.3 * other.metrics["fd_tiny"]["value"]
     network: Model = replace(setting.load(exact), exact_draw=None)
     with pytest.raises(CellError, match="the model has no exact draws"):
-        Sampling(exact, network, 32, "cpu").chunk(0, range(32), {}, keep=0)
+        Sampling(exact, network, 32, "cpu").chunk(0, range(32), {})
 
 
 def test_batch_sizes_give_the_same_images() -> None:

@@ -15,18 +15,21 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import bench
 from bench import atomic
 from bench.diffusion.noise import Noise
 from bench.errors import MetricError, nearest
 from bench.metrics.images import QUANTISER, batches, read_arrays, read_npz, to_uint8
+from bench.metrics.manifold import radii
 from bench.metrics.moments import Array, Moments
 from bench.metrics.protocol import Extractor
 
@@ -56,12 +59,20 @@ class Reference:
         certificate: source, count, extractor, quantiser, versions; empty for statistics of other
             tools, which say nothing about themselves.
         digest: sha256 of the numbers, whatever file they are in.
+        features: of the images, float32 (n, d), where they were kept.
     """
 
     name: str
     moments: Moments
     certificate: Certificate
     digest: str
+    features: NDArray[np.float32] | None = None
+
+    @cached_property
+    def radii(self) -> Array:
+        """See `manifold.radii`; made once, since it costs as much as a precision."""
+        assert self.features is not None
+        return radii(self.features)
 
 
 def load(reference: str, extractor: Extractor, metric: str) -> Reference:
