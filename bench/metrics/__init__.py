@@ -8,6 +8,7 @@ inception    the Inception-v3 behind `fid`
 moments      features -> count, mean, scatter, which add up over chunks
 frechet      two moments -> distance
 reference    the statistics that samples are compared with, and their birth certificate
+             (kept_features: the features themselves, beside the statistics)
 registry     the metrics by name; opening what they need; scoring a cell
 torchmetric  the same distance as a torchmetrics `Metric`
 """
