@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from bench import process
@@ -62,8 +63,11 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes `data` to `path`, replacing what is there in one step.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` in one step when the block ends.
+
+    For what is too large to be held as bytes; `write_bytes` otherwise.
 
     Raises:
         ResultError: Disk full, quota, no permission, read-only or vanished folder. The old file,
@@ -73,7 +77,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     with explained(path):
         try:
             with temporary.open("xb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -82,6 +86,12 @@ def write_bytes(path: Path, data: bytes) -> None:
                 temporary.unlink()
             raise
         _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path`, replacing what is there in one step; raises as `replacing` does."""
+    with replacing(path) as file:
+        file.write(data)
 
 
 def write_text(path: Path, text: str) -> None:

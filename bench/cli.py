@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import bench
-from bench.errors import BenchError, SweepError
+from bench.errors import BenchError, SweepError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -369,7 +369,7 @@ def reference(
         typer.Argument(
             metavar="NAME|PATH",
             help="cifar10-train, cifar10-test, a model with exact draws (by name or .safetensors "
-            "file), or an npz of uint8 images.",
+            "file), or images: a folder, a .tar, .tar.gz or .tgz of them, or an npz.",
         ),
     ],
     metric: Annotated[str, typer.Option(help="The metric they are for.")] = "fd_cifar",
@@ -383,23 +383,37 @@ def reference(
         Path | None, typer.Option(help="Folder of torchvision's CIFAR-10; default: a cache.")
     ] = None,
     count: Annotated[int, typer.Option(min=2, help="Draws, where the source is a model.")] = 50_000,
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features", help="Keep the features too: KID, precision and recall need them."
+        ),
+    ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
 ) -> None:
     """Build the statistics of reference images.
 
+    Images are taken as they are: png, jpg, bmp, webp or ppm files of one size, in RGB or greyscale;
+    of an npz, arr_0 as uint8 (n, h, w, 3).
+
     \b
     Examples:
         bench reference cifar10-train --metric fid
-        bench reference my_images.npz --name mine
+        bench reference photos/ --name mine
+        bench reference photos.tar --metric fid --features
         bench reference cifar10-mixture --count 50000
     """
     from rich.progress import Progress
 
+    from bench import models
+    from bench.metrics import kept_features, registry
     from bench.metrics import reference as references
-    from bench.metrics import registry
+    from bench.metrics.image_files import means_files
 
     where = _device(device)
-    extractor = registry.get(metric).extractor(where)
+    spec = registry.get(metric)
+    extractor = spec.extractor(where)
+    keep = features or spec.measure.needs_features
     console = _console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"features of {source}")
@@ -407,26 +421,31 @@ def reference(
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
+        options: dict[str, Any] = {"keep_features": keep, "progress": progress}
         if source in references.CIFAR10:
-            made = references.from_cifar10(
-                source, extractor, name=name, data=data, progress=progress
-            )
-        elif source.endswith(".npz"):
-            made = references.from_npz(Path(source), extractor, name=name, progress=progress)
+            made = references.from_cifar10(source, extractor, name=name, data=data, **options)
+        elif means_files(source) and source not in models.NAMES:
+            made = references.from_files(Path(source), extractor, name=name, **options)
         else:
-            model = _exact_model(source, where)
             made = references.from_model(
-                model,
+                _exact_model(source, where),
                 name or Path(source).stem,
                 extractor,
                 source=source,
                 count=count,
                 device=where,
-                progress=progress,
+                **options,
             )
     path = out or references.place(made.name, extractor)
     references.save(path, made)
     print(f"{path}: {made.moments.count:,} images, digest {made.digest[:16]}.")
+    if made.features is not None:
+        print(f"{kept_features.place(path)}: their features.")
+    if lossy := made.certificate.get("lossy"):
+        print(
+            f"{lossy:,} of these images are JPEG or lossy WebP: compression moves the distance, so "
+            "compare only with images that went through the same."
+        )
 
 
 @app.command("list")
@@ -578,8 +597,14 @@ def _build(console: "Console", folder: Path, out: Path) -> None:
 def _exact_model(source: str, device: str) -> "Model":
     """The model named `source`, or that in the file `source`."""
     from bench import models
+    from bench.metrics.reference import CIFAR10
 
     is_file = source.endswith(".safetensors")
+    if not is_file and source not in models.NAMES:
+        raise SweepError(
+            f'"{source}" is neither a folder or file of images nor one of '
+            f"{', '.join([*CIFAR10, *models.NAMES])}.{nearest(source, [*CIFAR10, *models.NAMES])}"
+        )
     return models.load(
         models.describe({"kind": "mixture", "name": source} if is_file else source), device
     )

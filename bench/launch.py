@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import atomic, chunks, executors, results
+from bench import atomic, chunks, executors, influences, results
 from bench.cell import Setting, is_done
 from bench.claim import CLAIM, holder
 from bench.errors import LaunchError
@@ -71,6 +71,7 @@ def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSum
     setting.bind()
     atomic.make_folder(folder / "work")
     atomic.clean(folder)
+    atomic.clean(folder / influences.FOLDER)
     results.write_plan(folder, plan)
     cells = sweep.cells()
     todo = [cell for cell in cells if not _settle(cell, setting, folder)]

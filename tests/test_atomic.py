@@ -23,6 +23,21 @@ def test_replaces_the_whole_file_and_leaves_nothing_else(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_block_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "features.npy"
+    atomic.write_bytes(path, b"old")
+
+    def half(path: Path) -> None:
+        with atomic.replacing(path) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def _limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench import cli
 from bench.metrics.registry import METRICS
@@ -254,6 +255,43 @@ def test_reference_of_images(
     text = sweep_file.read_text()
     sweep_file.write_text(text.replace(f"{sweep_file.parent / 'tiny.npz'}", "mine"))
     assert "cannot run" not in bench(capsys, "check", sweep_file).out
+
+
+def test_reference_of_a_folder_with_its_features(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    for index, picture in enumerate(pictures):
+        Image.fromarray(picture).save(f"photos/{index}.{'png' if index else 'jpg'}")
+    said = bench(
+        capsys,
+        *("reference", "photos", "--metric", "fd_tiny", "--features", "--out", "photos.npz"),
+    )
+    assert said.code == 0, said.err
+    lines = said.out.splitlines()
+    assert lines[0].startswith("photos.npz: 6 images, digest ")
+    assert lines[1:] == [
+        "photos.features.npy: their features.",
+        "1 of these images are JPEG or lossy WebP: compression moves the distance, so compare only "
+        "with images that went through the same.",
+    ]
+    assert np.load("photos.features.npy").shape == (6, 16)
+
+
+def test_reference_of_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = bench(capsys, "reference", "cifar10-tarin", "--metric", "fd_tiny")
+    assert said.code == 1
+    assert said.err == (
+        '"cifar10-tarin" is neither a folder or file of images nor one of cifar10-train, '
+        'cifar10-test, cifar10-mixture. Did you mean "cifar10-train"?\n'
+    )
+    said = bench(capsys, "reference", "./photos", "--metric", "fd_tiny")
+    assert said.err == "There is no folder or file photos.\n"
 
 
 @pytest.mark.parametrize(

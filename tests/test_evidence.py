@@ -208,7 +208,7 @@ def test_the_cluster_sweep_is_walked_with_a_random_network_and_random_inception(
     pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", arr_0=pictures)
     extractor = METRICS["fd_inception"].extractor("cpu")
-    built = reference.from_npz(tmp_path / "images.npz", extractor, name="cifar10-train")
+    built = reference.from_files(tmp_path / "images.npz", extractor, name="cifar10-train")
     reference.save(reference.place(built.name, extractor), built)
 
     shipped = yaml.safe_load((Path(__file__).parents[1] / "sweeps/cifar10-fid.yaml").read_text())

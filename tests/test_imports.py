@@ -57,8 +57,8 @@ ARROWS: dict[str, set[str]] = {
     "executors": {"errors", "sweep", "worker"},
     "progress": {"chunks", "results", "sweep"},
     "launch": {
-        *("atomic", "cell", "chunks", "claim", "errors", "executors", "progress", "results"),
-        "sweep",
+        *("atomic", "cell", "chunks", "claim", "errors", "executors", "influences", "progress"),
+        *("results", "sweep"),
     },
     "certify": {"diffusion", "errors", "parameters", "samplers"},
     "catalogue": {

@@ -3,6 +3,7 @@
 A file is an npz with `mu` (d,), `sigma` (d, d, divided by n - 1) and `n`, as other tools read them,
 and `certificate`: JSON that says how they were made (from what, with which extractor, rounded
 how). A file that does not fit the extractor in use is refused before anything is sampled.
+The features themselves may be kept beside it (`bench.metrics.kept_features`).
 
 Statistics under a name are looked for among the user's own (`cache_folder`), which win, and among
 those that ship with the package; statistics under a path are read from there.
@@ -22,13 +23,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import bench
 from bench import atomic
 from bench.diffusion.noise import Noise
 from bench.errors import MetricError, nearest
-from bench.metrics.images import QUANTISER, batches, read_arrays, read_npz, to_uint8
+from bench.metrics import kept_features
+from bench.metrics.image_files import open_images
+from bench.metrics.images import QUANTISER, batches, read_arrays, to_uint8
+from bench.metrics.kept_features import Features
 from bench.metrics.manifold import radii
 from bench.metrics.moments import Array, Moments
 from bench.metrics.protocol import Extractor
@@ -59,14 +62,14 @@ class Reference:
         certificate: source, count, extractor, quantiser, versions; empty for statistics of other
             tools, which say nothing about themselves.
         digest: sha256 of the numbers, whatever file they are in.
-        features: of the images, float32 (n, d), where they were kept.
+        features: those that the moments are of, float32 (n, d), where they were kept.
     """
 
     name: str
     moments: Moments
     certificate: Certificate
     digest: str
-    features: NDArray[np.float32] | None = None
+    features: Features | None = None
 
     @cached_property
     def radii(self) -> Array:
@@ -75,21 +78,32 @@ class Reference:
         return radii(self.features)
 
 
-def load(reference: str, extractor: Extractor, metric: str) -> Reference:
+def load(
+    reference: str, extractor: Extractor, metric: str, *, with_features: bool = False
+) -> Reference:
     """The statistics that a sweep calls `reference`, in the features of `extractor`.
 
     Args:
         reference: a name (`cifar10-train`) or the path of an npz.
         extractor: what the samples will go through.
         metric: the metric that asks, for the command that a message recommends.
+        with_features: whether the metric needs the features too.
 
     Raises:
-        MetricError: nothing under this name; a file that is damaged, or of another extractor,
-            quantiser or dimension. The message says how to build the right one.
+        MetricError: nothing under this name; a file that is damaged, of another extractor,
+            quantiser or dimension, or without features that are needed. The message says how to
+            build the right one.
     """
+
+    def problem_with(found: Reference) -> str:
+        lacks = with_features and found.features is None
+        return mismatch(found, extractor) or (
+            f"has no features of its images beside it, which {metric} needs" if lacks else ""
+        )
+
     if is_path(reference):
         found = read(Path(reference))
-        problem = mismatch(found, extractor)
+        problem = problem_with(found)
         if problem:
             source = found.certificate.get("source", "IMAGES.npz")
             raise MetricError(
@@ -101,7 +115,7 @@ def load(reference: str, extractor: Extractor, metric: str) -> Reference:
     for path in (place(reference, extractor), shipped(reference, extractor)):
         if path.is_file():
             found = read(path)
-            problem = mismatch(found, extractor)
+            problem = problem_with(found)
             if not problem:
                 return found
             problems.append(f"{path} {problem}.")
@@ -122,10 +136,11 @@ def is_path(reference: str) -> bool:
 
 
 def read(path: Path) -> Reference:
-    """The statistics in an npz file, whoever made it.
+    """The statistics in an npz file, whoever made it, and the features beside it if there are any.
 
     Raises:
-        MetricError: not such a file, or numbers that no covariance can have.
+        MetricError: not such a file, numbers that no covariance can have, or features of other
+            statistics.
     """
     arrays = read_arrays(
         path,
@@ -163,11 +178,20 @@ def read(path: Path) -> Reference:
     # Other tools do not say how many images they had. That it was more than d is what makes their
     # covariance usable at all, and the count is used for nothing but the rank.
     count = int(certificate["count"]) if certificate else len(mean) + 1
+    features = None
+    if kept_features.place(path).exists():
+        features = kept_features.read(
+            path,
+            (count, len(mean)),
+            certificate.get("features_sha256"),
+            certificate.get("source", "IMAGES"),
+        )
     return Reference(
         name=certificate.get("name", path.stem),
         moments=Moments(count, mean, covariance * (count - 1)),
         certificate=certificate,
         digest=_digest(count, mean, covariance),
+        features=features,
     )
 
 
@@ -201,10 +225,12 @@ def mismatch(reference: Reference, extractor: Extractor) -> str:
 
 
 def save(path: Path, reference: Reference) -> None:
-    """Write statistics and certificate to `path`, replaced in one step.
+    """Write statistics and certificate to `path`, and features, if there are any, beside it.
+
+    Each file is replaced in one step. Features of other statistics that lie there are removed.
 
     Raises:
-        ResultError: the file cannot be written.
+        ResultError: a file cannot be written.
     """
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -215,6 +241,12 @@ def save(path: Path, reference: Reference) -> None:
         certificate=np.array(json.dumps(reference.certificate, sort_keys=True)),
     )
     atomic.make_folder(path.parent)
+    beside = kept_features.place(path)
+    if reference.features is not None:
+        kept_features.write(beside, reference.features)
+    else:
+        with atomic.explained(beside):
+            beside.unlink(missing_ok=True)
     atomic.write_bytes(path, buffer.getvalue())
 
 
@@ -257,6 +289,7 @@ def from_cifar10(
     *,
     name: str | None = None,
     data: Path | None = None,
+    keep_features: bool = False,
     progress: Progress | None = None,
 ) -> Reference:
     """Statistics of CIFAR-10's training or test images, through torchvision.
@@ -266,6 +299,7 @@ def from_cifar10(
         extractor: whose features.
         name: what a sweep calls it; by default the source.
         data: folder with torchvision's `cifar-10-batches-py`; downloaded to it if absent.
+        keep_features: whether the features are kept too.
         progress: see `Progress`.
 
     Raises:
@@ -286,29 +320,46 @@ def from_cifar10(
         ) from None
     details = {"dataset": "CIFAR-10", "split": source.removeprefix("cifar10-")}
     return from_images(
-        images, extractor, name=name or source, source=source, details=details, progress=progress
+        images,
+        extractor,
+        name=name or source,
+        source=source,
+        details=details,
+        keep_features=keep_features,
+        progress=progress,
     )
 
 
-def from_npz(
+def from_files(
     path: Path,
     extractor: Extractor,
     *,
     name: str | None = None,
-    details: dict[str, str] | None = None,
+    keep_features: bool = False,
     progress: Progress | None = None,
 ) -> Reference:
-    """Statistics of the images in an npz (`arr_0`, uint8 (N, H, W, 3)); named after the file.
+    """Statistics of the images in a folder, archive or npz, see `bench.metrics.image_files`.
+
+    Args:
+        path: where they are.
+        extractor: whose features.
+        name: what a sweep calls it; by default that of the folder or file, without its ending.
+        keep_features: whether the features are kept too.
+        progress: see `Progress`.
 
     Raises:
-        MetricError: the file does not hold such images.
+        MetricError: there are no images, or some that cannot be taken as they are.
     """
-    return from_images(
-        read_npz(path),
+    images = open_images(path)
+    return _build(
+        images.batches(_BATCH),
+        images.count,
         extractor,
-        name=name or path.stem,
+        name=name or images.name,
         source=str(path),
-        details=details or {},
+        quantiser=AS_STORED,
+        details={"lossy": images.lossy} if images.lossy else {},
+        keep_features=keep_features,
         progress=progress,
     )
 
@@ -319,7 +370,8 @@ def from_images(
     *,
     name: str,
     source: str,
-    details: dict[str, str],
+    details: Certificate,
+    keep_features: bool = False,
     progress: Progress | None = None,
 ) -> Reference:
     """Statistics of stored images, uint8 of shape (N, H, W, 3).
@@ -330,6 +382,7 @@ def from_images(
         name: of the reference.
         source: what `bench reference` was given, so that a message can say how to repeat it.
         details: more facts for the certificate (data set, split).
+        keep_features: whether the features are kept too.
         progress: see `Progress`.
     """
     return _build(
@@ -340,6 +393,7 @@ def from_images(
         source=source,
         quantiser=AS_STORED,
         details=details,
+        keep_features=keep_features,
         progress=progress,
     )
 
@@ -353,6 +407,7 @@ def from_model(
     count: int = DRAWS,
     seed: int = DRAWS_SEED,
     device: torch.device | str = "cpu",
+    keep_features: bool = False,
     progress: Progress | None = None,
 ) -> Reference:
     """Statistics of exact draws from a model, rounded as samples are.
@@ -369,6 +424,7 @@ def from_model(
             distance about as much as that of `count` samples does.
         seed: of the draws; no sweep that is compared with them may use it.
         device: where the model is.
+        keep_features: whether the features are kept too.
         progress: see `Progress`.
 
     Raises:
@@ -394,6 +450,7 @@ def from_model(
         source=source or name,
         quantiser=QUANTISER,
         details={"model_digest": model.digest, "seed": str(seed)},
+        keep_features=keep_features,
         progress=progress,
     )
 
@@ -406,12 +463,17 @@ def _build(
     name: str,
     source: str,
     quantiser: str,
-    details: dict[str, str],
+    details: Certificate,
+    keep_features: bool,
     progress: Progress | None,
 ) -> Reference:
     moments = Moments.empty(extractor.dim)
+    features = np.empty((total, extractor.dim), dtype=np.float32) if keep_features else None
     for batch in images:
-        moments += Moments.from_features(extractor(batch).cpu().numpy())
+        part = extractor(batch).cpu().numpy()
+        if features is not None:
+            features[moments.count : moments.count + len(part)] = part
+        moments += Moments.from_features(part)
         if progress:
             progress(moments.count, total)
     certificate = {
@@ -429,8 +491,10 @@ def _build(
             "numpy": np.__version__,
         },
     }
+    if features is not None:
+        certificate["features_sha256"] = kept_features.digest(features)
     digest = _digest(moments.count, moments.mean, moments.covariance)
-    return Reference(name, moments, certificate, digest)
+    return Reference(name, moments, certificate, digest, features)
 
 
 def _describe(extractor: Extractor) -> dict[str, str]:

@@ -211,27 +211,21 @@ def bind(
             statistics of another extractor, statistics without the features that the metric
             needs, or an extractor without the classifier that it needs.
     """
-    bound: list[BoundMetric] = []
-    for name in names:
-        spec = get(name)
-        extractor = spec.extractor(str(device))
-        # Metrics of one extractor share the statistics, with what is computed of them once.
-        same = (one.reference for one in bound if one.extractor.name == extractor.name)
-        found = next(same, None) or references.load(reference, extractor, name)
-        _ = found.moments.factor  # kept for every distance; refuses what is no covariance
-        if spec.measure.needs_features and found.features is None:
-            source = found.certificate.get("source", "IMAGES")
-            raise MetricError(
-                f"{name} needs the features of the reference's images, and the statistics of "
-                f'"{reference}" are without. Build them with '
-                f'"bench reference {source} --metric {name}".'
-            )
+    specs = [get(name) for name in names]
+    opened = [(spec, spec.extractor(str(device))) for spec in specs]
+    # Metrics of one extractor share the statistics, with what is computed of them once.
+    found: dict[str, Reference] = {}
+    for spec, extractor in sorted(opened, key=lambda pair: not pair[0].measure.needs_features):
         if spec.measure.needs_head and extractor.head is None:
             raise MetricError(
-                f"{name} needs a classifier, and {extractor.name} has none (its head is None)."
+                f"{spec.name} needs a classifier, and {extractor.name} has none (its head is None)."
             )
-        bound.append(BoundMetric(spec, extractor, found))
-    return tuple(bound)
+        if extractor.name not in found:
+            needed = spec.measure.needs_features
+            made = references.load(reference, extractor, spec.name, with_features=needed)
+            _ = made.moments.factor  # kept for every distance; refuses what is no covariance
+            found[extractor.name] = made
+    return tuple(BoundMetric(spec, one, found[one.name]) for spec, one in opened)
 
 
 def extractors(bound: Sequence[BoundMetric]) -> dict[str, Extractor]:

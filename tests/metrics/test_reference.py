@@ -1,6 +1,8 @@
 """Reference statistics: what comes back from a file, and what is refused before sampling."""
 
 import json
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from bench.diffusion.noise import Noise
 from bench.errors import MetricError
-from bench.metrics import reference
+from bench.metrics import kept_features, reference
 from bench.metrics.images import to_uint8
 from bench.metrics.moments import Moments
 from bench.metrics.reference import Reference, load
@@ -108,13 +111,146 @@ def test_digest_is_of_the_numbers(projection: Projection, path: Path) -> None:
 def test_npz_of_images(projection: Projection, tmp_path: Path) -> None:
     np.savez(tmp_path / "birds.npz", stored())
     seen: list[tuple[int, int]] = []
-    found = reference.from_npz(
+    found = reference.from_files(
         tmp_path / "birds.npz", projection, progress=lambda done, of: seen.append((done, of))
     )
     assert found.name == "birds"
     assert found.certificate["source"] == str(tmp_path / "birds.npz")
     assert found.digest == build(projection).digest
     assert seen == [(40, 40)]
+
+
+def write_folder(folder: Path, kind: str = "png") -> Path:
+    folder.mkdir()
+    for index, image in enumerate(stored()):
+        Image.fromarray(image).save(folder / f"{index:03d}.{kind}")
+    return folder
+
+
+def test_folder_of_images(projection: Projection, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "birds")
+    found = reference.from_files(folder, projection)
+    assert found.digest == build(projection).digest
+    assert found.name == "birds"
+    assert found.certificate["source"] == str(folder)
+    assert found.certificate["quantiser"] == "as stored"
+    assert "lossy" not in found.certificate
+
+
+def test_archive_of_images(projection: Projection, tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "birds")
+    with tarfile.open(tmp_path / "more.birds.tgz", "w:gz") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.add(file, arcname=file.name)
+    found = reference.from_files(tmp_path / "more.birds.tgz", projection)
+    assert found.digest == build(projection).digest
+    assert found.name == "more.birds"
+
+
+def test_jpeg_is_in_the_certificate(projection: Projection, tmp_path: Path) -> None:
+    found = reference.from_files(write_folder(tmp_path / "birds", "jpg"), projection)
+    reference.save(tmp_path / "stats.npz", found)
+    assert reference.read(tmp_path / "stats.npz").certificate["lossy"] == 40
+
+
+def with_features(extractor: Projection, count: int = 40) -> Reference:
+    return reference.from_images(
+        stored(count),
+        extractor,
+        name="some-images",
+        source="images.npz",
+        details={},
+        keep_features=True,
+    )
+
+
+def test_features_are_kept_beside_the_statistics(
+    projection: Projection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "_BATCH", 7)
+    path = tmp_path / "a.b.npz"
+    reference.save(path, with_features(projection))
+    found = load(str(path), projection, "fd", with_features=True)
+    assert isinstance(found.features, np.memmap)
+    assert found.features.dtype == np.float32
+    np.testing.assert_array_equal(found.features, projection(colours(0, 40)).numpy())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.b.features.npy", "a.b.npz"]
+    # They are no part of what a record calls the reference.
+    monkeypatch.undo()
+    np.testing.assert_allclose(found.moments.mean, build(projection).moments.mean, rtol=1e-12)
+    assert with_features(projection).digest == build(projection).digest
+
+
+def test_features_of_a_model_and_of_files(projection: Projection, tmp_path: Path) -> None:
+    drawn = reference.from_model(TwoColours(), "x", projection, count=20, keep_features=True)
+    assert drawn.features is not None
+    np.testing.assert_allclose(
+        Moments.from_features(drawn.features).mean, drawn.moments.mean, rtol=1e-12
+    )
+    read = reference.from_files(write_folder(tmp_path / "x"), projection, keep_features=True)
+    np.testing.assert_array_equal(read.features, projection(colours(0, 40)).numpy())
+
+
+def test_features_of_the_statistics_before_are_removed(
+    projection: Projection, tmp_path: Path
+) -> None:
+    reference.save(tmp_path / "stats.npz", with_features(projection))
+    reference.save(tmp_path / "stats.npz", build(projection))
+    assert [file.name for file in tmp_path.iterdir()] == ["stats.npz"]
+    assert reference.read(tmp_path / "stats.npz").features is None
+
+
+def test_features_that_are_needed_and_not_there(projection: Projection, path: Path) -> None:
+    for asked, out in ((str(path), f" --out {path}"), ("some-images", "")):
+        reference.save(reference.place("some-images", projection), build(projection))
+        with pytest.raises(MetricError) as error:
+            load(asked, projection, "kid", with_features=True)
+        file = path if out else reference.place("some-images", projection)
+        source = "images.npz" if out else "some-images"
+        assert str(error.value) == (
+            f"{file} has no features of its images beside it, which kid needs. Rebuild with "
+            f'"bench reference {source} --metric kid{out}".'
+        )
+
+
+def test_features_that_do_not_belong(projection: Projection, path: Path, tmp_path: Path) -> None:
+    beside = tmp_path / "stats.features.npy"
+    again = (
+        f'Build both again with "bench reference images.npz --metric NAME --features --out {path}".'
+    )
+    features = with_features(projection).features
+    assert features is not None
+    kept_features.write(beside, features)
+    assert message(path, projection) == (
+        f"{beside} does not belong to {path}: its sha256 begins with "
+        f"{kept_features.digest(features)[:8]}, and the statistics were built without keeping "
+        f"features. {again}"
+    )
+    reference.save(path, with_features(projection))
+    other = features + np.float32(1e-6)
+    kept_features.write(beside, other)
+    assert message(path, projection) == (
+        f"{beside} does not belong to {path}: its sha256 begins with "
+        f"{kept_features.digest(other)[:8]}, and the statistics were built with features of sha256 "
+        f"{kept_features.digest(features)[:8]}. {again}"
+    )
+    kept_features.write(beside, features[:30])
+    assert message(path, projection) == (
+        f"{beside} has the shape (30, 16); {path} is of 40 images and 16 features. {again}"
+    )
+    np.save(beside, features.astype(np.float64))
+    assert message(path, projection) == f"{beside} is float64; expected float32. {again}"
+
+
+@pytest.mark.parametrize("keep", [0, 50, 1000])
+def test_features_cut_short(projection: Projection, tmp_path: Path, keep: int) -> None:
+    path, beside = tmp_path / "stats.npz", tmp_path / "stats.features.npy"
+    reference.save(path, with_features(projection))
+    beside.write_bytes(beside.read_bytes()[:keep])
+    assert message(path, projection) == (
+        f"{beside} is not an npy file, or only a part of one. Build both again with "
+        f'"bench reference images.npz --metric NAME --features --out {path}".'
+    )
 
 
 class TwoColours:
@@ -353,19 +489,71 @@ class PublishedInception(Projection):
 
 @pytest.fixture
 def uncertified(path: Path) -> Path:
-    """Statistics as EDM and pytorch-fid write them."""
+    """Statistics without a certificate."""
     rewrite(path, certificate=None, n=None)
     return path
 
 
-def test_statistics_of_other_tools(projection: Projection, uncertified: Path) -> None:
-    found = load(str(uncertified), PublishedInception(), "fid")
-    assert found.certificate == {}
-    assert found.name == "stats"
-    assert found.moments.rank == 16
-    np.testing.assert_allclose(
-        found.moments.covariance, build(projection).moments.covariance, rtol=1e-15
+def edm(path: Path, features: np.ndarray) -> None:
+    """As NVlabs/edm's fid.py writes them: float64 sums over batches."""
+    x = features.astype(np.float64)
+    mu = x.sum(axis=0) / len(x)
+    sigma = (x.T @ x - np.outer(mu, mu) * len(x)) / (len(x) - 1)
+    np.savez(path, mu=mu, sigma=sigma)
+
+
+def pytorch_fid(path: Path, features: np.ndarray) -> None:
+    """As pytorch-fid's --save-stats writes them: features collected in float64, compressed."""
+    x = features.astype(np.float64)
+    np.savez_compressed(path, mu=np.mean(x, axis=0), sigma=np.cov(x, rowvar=False))
+
+
+def guided_diffusion(path: Path, features: np.ndarray) -> None:
+    """As the reference batches of guided-diffusion: images, and moments of float32 features."""
+    spatial = np.random.default_rng(0).standard_normal((30, 7)).astype(np.float32)
+    np.savez(
+        path,
+        stored(),
+        mu=np.mean(features, axis=0),
+        sigma=np.cov(features, rowvar=False),
+        mu_s=np.mean(spatial, axis=0),
+        sigma_s=np.cov(spatial, rowvar=False),
     )
+
+
+@pytest.mark.parametrize(
+    ("write", "kind", "tolerance"),
+    [
+        (edm, np.float64, 1e-12),
+        (pytorch_fid, np.float64, 1e-12),
+        (guided_diffusion, np.float32, 1e-6),
+    ],
+)
+def test_statistics_of_other_tools(
+    projection: Projection,
+    tmp_path: Path,
+    write: Callable[[Path, np.ndarray], None],
+    kind: type,
+    tolerance: float,
+) -> None:
+    path = tmp_path / "cifar10-32x32.npz"
+    write(path, projection(colours(0, 40)).numpy())
+    with np.load(path) as file:
+        assert (file["mu"].dtype, file["sigma"].dtype) == (kind, np.float64)
+    found, expected = load(str(path), PublishedInception(), "fid"), build(projection).moments
+    assert (found.certificate, found.features) == ({}, None)
+    assert found.name == "cifar10-32x32"
+    assert found.moments.rank == 16
+    np.testing.assert_allclose(found.moments.mean, expected.mean, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(
+        found.moments.covariance, expected.covariance, rtol=1e-10, atol=1e-12
+    )
+
+
+def test_images_of_a_reference_batch_are_its_images(projection: Projection, tmp_path: Path) -> None:
+    guided_diffusion(tmp_path / "batch.npz", np.zeros((3, 5), np.float32))
+    found = reference.from_files(tmp_path / "batch.npz", projection)
+    assert found.digest == build(projection).digest
 
 
 def test_statistics_of_other_tools_are_of_inception_only(
