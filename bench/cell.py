@@ -147,22 +147,12 @@ def run_cell(
     with pinned(setting.threads), torch.no_grad():
         bound, model = setting.bind(), setting.load(cell)
         extractors = metrics.extractors(bound)
-        made_with = {
-            "fingerprint": list(fingerprint(cell)),
-            "model_digest": model.digest,
-            "numerics": {
-                "device": setting.device,
-                "dtype": model.dtype,
-                "batch": setting.batch,
-                "threads": setting.threads,
-            },
-        }
-        stamp = {"key": cell.key, **made_with, "chunk": setting.chunk}
+        made_with = _made_with(cell, setting, model)
         sampling = Sampling(cell, model, setting.batch, setting.device)
         found: list[Chunk] = []
         for index, samples in enumerate(_slices(cell.samples, setting.chunk)):
             before_chunk()
-            chunk = _on_disk(folder, cell.key, index, stamp, setting, extractors)
+            chunk = _on_disk(folder, cell, index, made_with, setting, extractors)
             if chunk is None and not sample:
                 raise CellError(
                     f"Cell {cell.short} ({cell.label}): chunk {index} of its images was not kept, "
@@ -175,7 +165,7 @@ def run_cell(
                     chunks.write_samples(work, chunk.images[:KEPT_SAMPLES])
                 if setting.keep != "images":
                     chunk = replace(chunk, images=None)
-                chunks.write(work, index, chunk, stamp)
+                chunks.write(work, index, chunk, _stamp(cell, setting, made_with))
             found.append(replace(chunk, images=None))
         seconds = {part: sum(one.seconds[part] for one in found) for part in found[0].seconds}
         spent = sum(seconds.values())
@@ -201,6 +191,50 @@ def run_cell(
         chunks.keep(work, chunks.kept_of(folder, cell.key))
     chunks.discard(work)
     return result
+
+
+def images(cell: Cell, setting: Setting, folder: Path) -> Iterator[NDArray[np.uint8]]:
+    """The images of a cell, chunk by chunk, from those kept or else by sampling them again.
+
+    Args:
+        cell: whose images.
+        setting: its numerics; the metrics do not matter.
+        folder: the sweep's results folder.
+
+    Yields:
+        uint8 (n, C, H, W).
+
+    Raises:
+        CellError, ModelError, ScheduleError: as for `run_cell`.
+    """
+    with pinned(setting.threads), torch.no_grad():
+        model = setting.load(cell)
+        made_with = _made_with(cell, setting, model)
+        sampling = Sampling(cell, model, setting.batch, setting.device)
+        for index, samples in enumerate(_slices(cell.samples, setting.chunk)):
+            kept = _on_disk(folder, cell, index, made_with, setting, {})
+            if kept is None or kept.images is None:
+                kept = sampling.chunk(index, samples, {})
+            assert kept.images is not None
+            yield kept.images
+
+
+def _made_with(cell: Cell, setting: Setting, model: Model) -> Json:
+    """What determines the bytes of a cell's images beside the cell, as its record says it."""
+    return {
+        "fingerprint": list(fingerprint(cell)),
+        "model_digest": model.digest,
+        "numerics": {
+            "device": setting.device,
+            "dtype": model.dtype,
+            "batch": setting.batch,
+            "threads": setting.threads,
+        },
+    }
+
+
+def _stamp(cell: Cell, setting: Setting, made_with: Json) -> Json:
+    return {"key": cell.key, **made_with, "chunk": setting.chunk}
 
 
 def _joined(found: list[Chunk]) -> dict[str, NDArray[np.float32]]:
@@ -251,9 +285,9 @@ def _slices(samples: int, chunk: int) -> Iterator[range]:
 
 def _on_disk(
     folder: Path,
-    key: str,
+    cell: Cell,
     index: int,
-    stamp: Json,
+    made_with: Json,
     setting: Setting,
     extractors: Mapping[str, Extractor],
 ) -> Chunk | None:
@@ -261,16 +295,16 @@ def _on_disk(
 
     Says why, if there is one that cannot be used.
     """
-    work = chunks.folder_of(folder, key)
-    for place in (work, chunks.kept_of(folder, key)):
+    work = chunks.folder_of(folder, cell.key)
+    for place in (work, chunks.kept_of(folder, cell.key)):
         try:
-            chunk = chunks.read(place, index, stamp)
+            chunk = chunks.read(place, index, _stamp(cell, setting, made_with))
             if chunk is None:
                 continue
             return _completed(chunk, chunks.path_of(place, index), setting, extractors)
         except ResultError as error:
             log.warning("%s It is computed again.", error)
-            chunks.note(work, "refused", chunk=index, reason=str(error))
+            chunks.note(atomic.make_folder(work), "refused", chunk=index, reason=str(error))
     return None
 
 

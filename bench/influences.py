@@ -5,10 +5,10 @@ metric. With them the error of the difference of two cells at equal seeds is tha
 often a small part of either error. They are outside git: a report without them is right, only less
 sharp. No torch here.
 
-    header   json: format, key, and for each metric {scale, value, n, reference_digest,
+    header   json: format, key, and for each metric {array, scale, value, n, reference_digest,
              extractor_digest}; the last four as in the record, which tell when it was made anew
-    0, 1, …  a metric each, in the order of the header: the influences over the scale (their root
-             mean square) as float16 with 8 bits after the leading one, high bytes before low ones
+    0, 1, …  influences over the scale (their root mean square) as float16 with 8 bits after the
+             leading one, high bytes before low ones; a distance and its extrapolation share one
 
 The last 32 bytes are the sha256 of all before them; numpy.load reads the file all the same.
 
@@ -58,13 +58,16 @@ def write(folder: Path, result: Result, influences: Mapping[str, NDArray[np.floa
         ResultError: The file cannot be written.
         ValueError: A number is not finite (a bug: failures are recorded as failures).
     """
-    scales = {name: _scale(name, values) for name, values in influences.items()}
-    entries = {name: {"scale": scales[name], **_tie(result, name)} for name in influences}
+    arrays: dict[str, NDArray[np.uint8]] = {}
+    places: dict[int, str] = {}
+    entries = {}
+    for name, values in influences.items():
+        scale = _scale(name, values)
+        if id(values) not in places:
+            places[id(values)] = str(len(arrays))
+            arrays[str(len(arrays))] = _pack(values / scale)
+        entries[name] = {"array": places[id(values)], "scale": scale, **_tie(result, name)}
     header = {"format": FORMAT, "key": result.key, "metrics": entries}
-    arrays = {
-        str(place): _pack(values / scales[name])
-        for place, (name, values) in enumerate(influences.items())
-    }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
     data = buffer.getvalue()
@@ -101,8 +104,8 @@ def read(folder: Path, result: Result) -> dict[str, NDArray[np.float32]]:
                 f"{FORMAT}. {remedy}"
             )
         return {
-            name: _unpack(arrays[str(place)]) * np.float32(entry["scale"])
-            for place, (name, entry) in enumerate(header["metrics"].items())
+            name: _unpack(arrays[entry["array"]]) * np.float32(entry["scale"])
+            for name, entry in header["metrics"].items()
             if name in result.metrics and _tie(result, name) == {tie: entry[tie] for tie in _TIES}
         }
 
