@@ -51,6 +51,7 @@ ARROWS: dict[str, set[str]] = {
         *("atomic", "chunks", "errors", "fingerprint", "influences", "metrics", "models"),
         *("numerics", "provenance", "results", "sampling", "sweep"),
     },
+    "scoring": {"atomic", "errors", "metrics"},
     # where cells run
     "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
     "worker": {"atomic", "cell", "chunks", "claim", "errors", "results", "sweep"},
@@ -66,8 +67,8 @@ ARROWS: dict[str, set[str]] = {
         *("samplers", "yaml_lines"),
     },
     "cli": {
-        *("catalogue", "certify", "errors", "estimate", "launch", "metrics", "models", "presets"),
-        *("report", "results", "sweep", "training", "yaml_lines"),
+        *("catalogue", "cell", "certify", "errors", "estimate", "launch", "metrics", "models"),
+        *("presets", "report", "results", "scoring", "sweep", "training", "yaml_lines"),
     },
 }
 
