@@ -137,3 +137,5 @@ def test_few_seeds_decide_less() -> None:
     assert Yardstick().judge(values) == Verdict(True, (0,))
     few = [replace(value, freedom=1.0) for value in values]
     assert Yardstick().judge(few) == Verdict(False, (0, 1))
+    one = [replace(values[0], freedom=1.0), values[1]]
+    assert Yardstick().judge(one) == Verdict(False, (0, 1))
