@@ -35,6 +35,8 @@ from bench.results import Result
 
 FORMAT = 1
 FOLDER = "influences"
+RESOLUTION = 2.0**-9
+"""How far an influence is kept, as a part of itself."""
 
 _DIGEST_BYTES = 32
 _BITS = 8
