@@ -59,13 +59,14 @@ ARROWS: dict[str, set[str]] = {
         *("atomic", "cell", "chunks", "claim", "errors", "executors", "progress", "results"),
         "sweep",
     },
+    "fetch": {"errors", "metrics", "models", "sweep_file", "yaml_lines"},
     "certify": {"diffusion", "errors", "parameters", "samplers"},
     "catalogue": {
         *("certify", "diffusion", "errors", "metrics", "models", "parameters", "presets"),
         *("samplers", "yaml_lines"),
     },
     "cli": {
-        *("catalogue", "certify", "errors", "estimate", "launch", "metrics", "models", "presets"),
+        *("catalogue", "certify", "errors", "estimate", "fetch", "launch", "metrics", "presets"),
         *("report", "results", "sweep", "training", "yaml_lines"),
     },
 }
