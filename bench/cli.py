@@ -7,6 +7,7 @@ wrong usage with 2; anything else is a bug and keeps its traceback.
 
 import json
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,14 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import bench
-from bench.errors import BenchError, SweepError, nearest
+from bench.errors import BenchError, SweepError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rich.console import Console
 
     from bench.certify import Finding
+    from bench.fetch import Need
     from bench.launch import RunSummary
-    from bench.models import Model
     from bench.presets import Expansion
     from bench.sweep import Sweep
 
@@ -196,6 +199,66 @@ def _print_cost(console: "Console", sweep: "Sweep") -> None:
 
 
 @app.command()
+def fetch(
+    file: SweepFile,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Only say what is there; ask no network.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Where to build statistics.")] = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Download or build what a sweep needs from elsewhere.
+
+    Weights of its models and of Inception-v3, and reference statistics; its jobs then ask no
+    network. What cannot be had from here is named with the place to copy it to by hand; HF_HOME,
+    BENCH_INCEPTION and BENCH_CACHE name other places. Exits with 1 if anything is still missing.
+
+    \b
+    Examples:
+        bench fetch sweeps/quickstart.yaml
+        bench fetch sweeps/cifar10-fid.yaml --list
+    """
+    from bench import fetch as fetching
+
+    needs = fetching.needs(file)
+    missing = [need for need in needs if not need.present]
+    if not only_list:
+        for need in missing:
+            if need.bring is not None:
+                try:
+                    with _bar(need.what) as progress:
+                        need.bring(_device(device), progress)
+                except BenchError as error:
+                    _complain(f"{need.what}: {error}")
+        needs = fetching.needs(file)
+        missing = [need for need in needs if not need.present]
+    if as_json:
+        print(json.dumps([need.facts() for need in needs], indent=2))
+    else:
+        for need in needs:
+            _print_need(need)
+        if missing:
+            able = sum(need.bring is not None for need in missing)
+            hint = f' "bench fetch {file}" tries to get {able} of them.' if only_list else ""
+            print(f"{len(missing)} of {len(needs)} are missing.{hint}")
+        else:
+            print(f"Everything that {file} needs is there.")
+    if missing:
+        raise typer.Exit(1)
+
+
+def _print_need(need: "Need") -> None:
+    print(f"{'there  ' if need.present else 'MISSING'}  {need.what}")
+    print(f"         {need.place}")
+    if need.present:
+        size = f"{need.size / 1e6:,.1f} MB" if need.size is not None else ""
+        digest = f"sha256 {need.digest[:16]}" if need.digest is not None else ""
+        print(f"         {', '.join(filter(None, (size, digest)))}")
+    else:
+        print(f"         {need.remedy}")
+
+
+@app.command()
 def run(
     file: SweepFile,
     results: Results = RESULTS,
@@ -361,7 +424,6 @@ def score(
         bench score samples.npz --reference cifar10-train --metric fd_cifar --metric fd_cifar_inf
         bench score samples.tar --reference imagenet64.npz --metric fid --json
     """
-    from rich.progress import Progress
     from rich.table import Table
 
     from bench import scoring
@@ -373,10 +435,8 @@ def score(
     asked = metric or ["fid", "fid_inf", "kid", "inception_score"]
     bound = registry.bind(asked, reference, _device(device))
     images = open_images(path)
-    console = _console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"features of {path}", total=images.count)
-        done = scoring.score(images, bound, lambda n, total: bar.update(task, completed=n))
+    with _bar(f"features of {path}") as progress:
+        done = scoring.score(images, bound, progress)
     said = list(scoring.cautions(done, images))
     if as_json:
         print(json.dumps({"path": str(path), **asdict(done), "cautions": said}, indent=2))
@@ -386,6 +446,7 @@ def score(
     for name, record in done.metrics.items():
         value = Pooled(record["value"], 1, error=record["standard_error"])
         table.add_row(name, Scale().pooled(value), record["better"])
+    console = _console()
     console.print(table)
     first = bound[0]
     console.print(
@@ -543,39 +604,24 @@ def reference(
         bench reference photos.tar --metric fid --features
         bench reference cifar10-mixture --count 50000
     """
-    from rich.progress import Progress
-
-    from bench import models
+    from bench import fetch as fetching
     from bench.metrics import kept_features, registry
     from bench.metrics import reference as references
-    from bench.metrics.image_files import means_files
 
     where = _device(device)
     spec = registry.get(metric)
     extractor = spec.extractor(where)
-    keep = features or spec.measure.needs_features
-    console = _console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"features of {source}")
-
-        def progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        options: dict[str, Any] = {"keep_features": keep, "progress": progress}
-        if source in references.CIFAR10:
-            made = references.from_cifar10(source, extractor, name=name, data=data, **options)
-        elif means_files(source) and source not in models.NAMES:
-            made = references.from_files(Path(source), extractor, name=name, **options)
-        else:
-            made = references.from_model(
-                _exact_model(source, where),
-                name or Path(source).stem,
-                extractor,
-                source=source,
-                count=count,
-                device=where,
-                **options,
-            )
+    with _bar(f"features of {source}") as progress:
+        made = fetching.build_reference(
+            source,
+            extractor,
+            name=name,
+            data=data,
+            count=count,
+            device=where,
+            keep_features=features or spec.measure.needs_features,
+            progress=progress,
+        )
     path = out or references.place(made.name, extractor)
     references.save(path, made)
     print(f"{path}: {made.moments.count:,} images, digest {made.digest[:16]}.")
@@ -734,20 +780,15 @@ def _build(console: "Console", folder: Path, out: Path) -> None:
     console.print(f"Report: {report.build(folder, out)}", soft_wrap=True)
 
 
-def _exact_model(source: str, device: str) -> "Model":
-    """The model named `source`, or that in the file `source`."""
-    from bench import models
-    from bench.metrics.reference import CIFAR10
+@contextmanager
+def _bar(text: str) -> "Iterator[Callable[[int, int], None]]":
+    """A bar on a terminal, and the function that moves it: what is done, of how much."""
+    from rich.progress import Progress
 
-    is_file = source.endswith(".safetensors")
-    if not is_file and source not in models.NAMES:
-        raise SweepError(
-            f'"{source}" is neither a folder or file of images nor one of '
-            f"{', '.join([*CIFAR10, *models.NAMES])}.{nearest(source, [*CIFAR10, *models.NAMES])}"
-        )
-    return models.load(
-        models.describe({"kind": "mixture", "name": source} if is_file else source), device
-    )
+    console = _console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _device(device: Device) -> str:

@@ -61,13 +61,14 @@ ARROWS: dict[str, set[str]] = {
         *("atomic", "cell", "chunks", "claim", "errors", "executors", "influences", "progress"),
         *("results", "sweep"),
     },
+    "fetch": {"errors", "metrics", "models", "sweep_file", "yaml_lines"},
     "certify": {"diffusion", "errors", "parameters", "samplers"},
     "catalogue": {
         *("certify", "diffusion", "errors", "metrics", "models", "parameters", "presets"),
         *("samplers", "yaml_lines"),
     },
     "cli": {
-        *("catalogue", "cell", "certify", "errors", "estimate", "launch", "metrics", "models"),
+        *("catalogue", "cell", "certify", "errors", "estimate", "fetch", "launch", "metrics"),
         *("presets", "report", "results", "scoring", "sweep", "training", "yaml_lines"),
     },
 }

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import bench
 from bench import atomic
@@ -50,6 +51,14 @@ _BATCH = 500
 Certificate = dict[str, Any]
 Progress = Callable[[int, int], None]
 """Called with the number of images done and of all."""
+
+
+class Named(Protocol):
+    """The part of an extractor that the name of a file needs."""
+
+    @property
+    def name(self) -> str:
+        """See `bench.metrics.protocol.Extractor`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +90,14 @@ class Reference:
 def load(
     reference: str, extractor: Extractor, metric: str, *, with_features: bool = False
 ) -> Reference:
-    """The statistics that a sweep calls `reference`, in the features of `extractor`.
+    """The statistics that a sweep calls `reference`, in the features of `extractor`; see `find`."""
+    return find(reference, extractor, metric, with_features=with_features)[1]
+
+
+def find(
+    reference: str, extractor: Extractor, metric: str, *, with_features: bool = False
+) -> tuple[Path, Reference]:
+    """The statistics that a sweep calls `reference`, with the file that they are in.
 
     Args:
         reference: a name (`cifar10-train`) or the path of an npz.
@@ -110,14 +126,14 @@ def load(
                 f"{reference} {problem}. Rebuild with "
                 f'"bench reference {source} --metric {metric} --out {reference}".'
             )
-        return found
+        return Path(reference), found
     problems = []
     for path in (place(reference, extractor), shipped(reference, extractor)):
         if path.is_file():
             found = read(path)
             problem = problem_with(found)
             if not problem:
-                return found
+                return path, found
             problems.append(f"{path} {problem}.")
     if problems:
         raise MetricError(
@@ -258,12 +274,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bench"
 
 
-def place(name: str, extractor: Extractor) -> Path:
+def data_folder() -> Path:
+    """Where data sets are kept: CIFAR-10 in its folder `cifar-10-batches-py`."""
+    return cache_folder() / "data"
+
+
+def place(name: str, extractor: Named) -> Path:
     """Where `bench reference` keeps statistics of this name."""
     return cache_folder() / "reference" / f"{name}.{extractor.name}.npz"
 
 
-def shipped(name: str, extractor: Extractor) -> Path:
+def shipped(name: str, extractor: Named) -> Path:
     """Where statistics of this name are in the package, if it has them."""
     return Path(str(resources.files(bench))) / "assets/reference" / f"{name}.{extractor.name}.npz"
 
@@ -307,20 +328,9 @@ def from_cifar10(
 
     Reference: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
     """
-    from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
-
-    folder = data or cache_folder() / "data"
-    try:
-        images = TorchvisionCIFAR10(str(folder), train=CIFAR10[source], download=True).data
-    except (OSError, RuntimeError) as error:
-        raise MetricError(
-            f"CIFAR-10 is not in {folder} and could not be downloaded ({error}). Put the folder "
-            "cifar-10-batches-py there (https://www.cs.toronto.edu/~kriz/cifar.html), or give an "
-            f'npz of its images: "bench reference IMAGES.npz --name {source}".'
-        ) from None
     details = {"dataset": "CIFAR-10", "split": source.removeprefix("cifar10-")}
     return from_images(
-        images,
+        cifar10_images(source, data),
         extractor,
         name=name or source,
         source=source,
@@ -328,6 +338,30 @@ def from_cifar10(
         keep_features=keep_features,
         progress=progress,
     )
+
+
+def cifar10_images(source: str, data: Path | None = None) -> NDArray[np.uint8]:
+    """The images of `cifar10-train` or `cifar10-test`, uint8 (N, 32, 32, 3).
+
+    Args:
+        source: which.
+        data: folder with torchvision's `cifar-10-batches-py`; downloaded to it if absent.
+
+    Raises:
+        MetricError: the data set is not there and cannot be downloaded.
+    """
+    from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+
+    folder = data or data_folder()
+    try:
+        dataset = TorchvisionCIFAR10(str(folder), train=CIFAR10[source], download=True)
+    except (OSError, RuntimeError) as error:
+        raise MetricError(
+            f"CIFAR-10 is not in {folder} and could not be downloaded ({error}). Put the folder "
+            "cifar-10-batches-py there (https://www.cs.toronto.edu/~kriz/cifar.html), or give an "
+            f'npz of its images: "bench reference IMAGES.npz --name {source}".'
+        ) from None
+    return np.asarray(dataset.data, dtype=np.uint8)
 
 
 def from_files(

@@ -13,14 +13,19 @@ import torch
 
 from bench.errors import ModelError, nearest
 from bench.models import consistency, diffusers, exact
-from bench.models.base import Model, ModelSpec
+from bench.models.base import Model, ModelFiles, ModelSpec
 
-__all__ = ["KINDS", "NAMES", "Model", "ModelSpec", "describe", "load"]
+__all__ = ["KINDS", "NAMES", "Model", "ModelFiles", "ModelSpec", "describe", "files", "load"]
 
 KINDS = {
     "mixture": exact.describe,
     "consistency": consistency.describe,
     "diffusers": diffusers.describe,
+}
+_FILES = {
+    "mixture": exact.files,
+    "consistency": consistency.files,
+    "diffusers": diffusers.files,
 }
 NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
 
@@ -34,22 +39,41 @@ def describe(model: str | Mapping[str, Any]) -> ModelSpec:
     Raises:
         ModelError: an unknown name, kind or key, or configuration files that cannot be used.
     """
+    kind, description = _kind(model)
+    return KINDS[kind](description)
+
+
+def files(model: str | Mapping[str, Any]) -> ModelFiles:
+    """The files that a model needs, whether they are there or not; asks no network.
+
+    Args:
+        model: as `describe` takes it. What says nothing of files is not looked at.
+
+    Raises:
+        ModelError: an unknown name or kind, or a path that is no text.
+    """
+    kind, description = _kind(model)
+    return _FILES[kind](description)
+
+
+def load(spec: ModelSpec, device: torch.device | str) -> Model:
+    """The model of `spec` with its weights on `device`."""
+    return spec.load(device)
+
+
+def _kind(model: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The kind of a model, and its description."""
     if isinstance(model, str):
         if model not in NAMES:
             raise ModelError(
                 f'There is no model "{model}".{nearest(model, NAMES)} Known are: '
                 f"{', '.join(NAMES)}; a network is {{kind: diffusers, path: FOLDER or HUB/NAME}}."
             )
-        return describe(NAMES[model])
+        model = NAMES[model]
     kind = model.get("kind")
     if kind is None:
         raise ModelError(f"model has no key kind; expected {' or '.join(KINDS)}.")
     if not isinstance(kind, str) or kind not in KINDS:
         hint = nearest(kind, KINDS) if isinstance(kind, str) else ""
         raise ModelError(f'model.kind is "{kind}"; expected {" or ".join(KINDS)}.{hint}')
-    return KINDS[kind](model)
-
-
-def load(spec: ModelSpec, device: torch.device | str) -> Model:
-    """The model of `spec` with its weights on `device`."""
-    return spec.load(device)
+    return kind, model

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +71,27 @@ class ModelSpec(ABC):
     @abstractmethod
     def load(self, device: torch.device | str) -> Model:
         """The model with its weights on `device`."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a model needs on the disk, found without opening it and without a network.
+
+    Attributes:
+        label: how a sweep calls the model.
+        place: the file or folder where they are, or would be.
+        weights: the file of the weights, if it is there.
+        missing: the names of those that are not there, in words.
+        remedy: how to bring them there by hand.
+        download: brings them there or raises a ModelError; None where they are no one's to give.
+    """
+
+    label: str
+    place: Path
+    weights: Path | None
+    missing: tuple[str, ...] = ()
+    remedy: str = ""
+    download: Callable[[], object] | None = None
 
 
 def only_keys(description: Mapping[str, Any], known: tuple[str, ...]) -> None:

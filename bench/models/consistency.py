@@ -27,7 +27,8 @@ from bench.diffusion import probability_flow
 from bench.diffusion.denoiser import Pair
 from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.errors import ModelError
-from bench.models.base import Model, ModelSpec, only_keys
+from bench.models import exact
+from bench.models.base import Model, ModelFiles, ModelSpec, only_keys
 from bench.models.exact import MixtureSpec, mixture_at
 
 # On the shipped mixture f is then within 0.1 of the 255 grey levels of the solution, root mean
@@ -90,6 +91,11 @@ class ConsistencySpec(ModelSpec):
                 "nfe": "a call counts as 1, whatever its ODE solution costs",
             },
         )
+
+
+def files(description: Mapping[str, Any]) -> ModelFiles:
+    """The file of its mixture; raises as `exact.files` does."""
+    return exact.files(description, "of")
 
 
 def describe(description: Mapping[str, Any]) -> ConsistencySpec:

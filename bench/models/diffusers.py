@@ -26,15 +26,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from bench.diffusion.denoiser import Parametrisation, from_network
 from bench.diffusion.schedule import NoiseSchedule, Point, vp_from_betas
 from bench.errors import ModelError, ScheduleError, nearest
-from bench.models.base import Model, ModelSpec, one_of, only_keys
+from bench.models.base import Model, ModelFiles, ModelSpec, one_of, only_keys
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TARGETS: dict[str, Parametrisation] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -143,12 +144,7 @@ def describe(description: Mapping[str, Any]) -> DiffusersSpec:
             else than an unconditional RGB UNet2DModel on a discrete VP schedule.
     """
     only_keys(description, ("kind", "path", "dtype", "time"))
-    path = description.get("path")
-    if not isinstance(path, str):
-        raise ModelError(
-            f"model.path is {path!r}; expected a folder of this machine or a hub name such as "
-            f"google/ddpm-cifar10-32."
-        )
+    path = _path(description)
     dtype = one_of("dtype", description.get("dtype", "float32"), tuple(DTYPES))
     config, network = _read(path, "unet", "config.json")
     _, scheduler = _read(path, "scheduler", "scheduler_config.json")
@@ -179,6 +175,46 @@ def describe(description: Mapping[str, Any]) -> DiffusersSpec:
         config=config,
         settings=json.dumps({"network": network, "scheduler": scheduler}, sort_keys=True),
     )
+
+
+def files(description: Mapping[str, Any]) -> ModelFiles:
+    """The configuration and the weights of a folder or of the hub's cache.
+
+    Raises:
+        ModelError: the path is no text.
+    """
+    path = _path(description)
+    config = _on_disk(path, _places("unet", "config.json"))
+    scheduler = _on_disk(path, _places("scheduler", "scheduler_config.json"))
+    weights = _on_disk(path, _places("unet", *WEIGHTS), _revision(path, config))
+    found = {"config.json": config, "scheduler_config.json": scheduler, WEIGHTS[0]: weights}
+    missing = tuple(name for name, file in found.items() if file is None)
+    if Path(path).is_dir() or not _HUB_NAME.fullmatch(path):
+        return ModelFiles(path, Path(path), weights, missing, f"{_COPY}.")
+    repository = repo_folder_name(repo_id=path, repo_type="model")
+    place = Path(constants.HF_HUB_CACHE) / repository
+    by_hand = (
+        f"Copy the folder {place} from a machine that has it (HF_HOME names another place than "
+        f"{constants.HF_HOME}). Or: {_COPY[0].lower()}{_COPY[1:]}."
+    )
+    return ModelFiles(path, place, weights, missing, by_hand, lambda: _download(path))
+
+
+def _download(path: str) -> None:
+    """All files of a hub name into its cache, weights and configuration of one revision."""
+    config, _ = _read(path, "unet", "config.json")
+    _read(path, "scheduler", "scheduler_config.json")
+    _weights(path, config)
+
+
+def _path(description: Mapping[str, Any]) -> str:
+    path = description.get("path")
+    if not isinstance(path, str):
+        raise ModelError(
+            f"model.path is {path!r}; expected a folder of this machine or a hub name such as "
+            f"google/ddpm-cifar10-32."
+        )
+    return path
 
 
 def _check_network(network: Mapping[str, Any], path: str) -> None:
@@ -255,25 +291,46 @@ def _schedule(config: Mapping[str, Any], path: str) -> NoiseSchedule:
         raise ModelError(f"{where}: {error}") from error
 
 
+def _places(part: str, *names: str) -> list[str]:
+    """Where the first of `names` may be, in the order of preference."""
+    return [place for name in names for place in (f"{part}/{name}", name)]
+
+
+def _on_disk(path: str, places: list[str], revision: str | None = None) -> Path | None:
+    """The first of `places` that a folder, or else the hub's cache, has; asks no network."""
+    folder = Path(path)
+    if folder.is_dir():
+        return next((folder / place for place in places if (folder / place).is_file()), None)
+    if _HUB_NAME.fullmatch(path):
+        for place in places:
+            cached = try_to_load_from_cache(path, place, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached)
+    return None
+
+
+def _revision(path: str, config: Path | None) -> str | None:
+    """The commit that `config` is of; in the hub's cache the folder of a snapshot is named so."""
+    if config is None or Path(path).is_dir():
+        return None
+    return next(up.name for up in config.parents if up.parent.name == "snapshots")
+
+
 def _find(path: str, part: str, names: tuple[str, ...], revision: str | None = None) -> Path | None:
     """The first of `names`, in the sub-folder `part` or at the top; None where there is none.
 
     Raises:
         ModelError: `path` is no folder and the hub's files of that name cannot be had.
     """
-    candidates = [place for name in names for place in (f"{part}/{name}", name)]
-    folder = Path(path)
-    if folder.is_dir():
-        return next((folder / place for place in candidates if (folder / place).is_file()), None)
-    if not _HUB_NAME.fullmatch(path):
+    is_folder = Path(path).is_dir()
+    if not is_folder and not _HUB_NAME.fullmatch(path):
         raise ModelError(f'There is no folder "{path}". {_COPY}, or name a hub repository.')
     # The cache first: a sweep then sees one revision from its first cell to its last.
-    for place in candidates:
-        cached = try_to_load_from_cache(path, place, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
+    found = _on_disk(path, _places(part, *names), revision)
+    if found is not None or is_folder:
+        return found
     for name in names:
-        places = [f"{part}/{name}", name]
+        places = _places(part, name)
         try:
             # Of a whole snapshot, because a single file is tried six times over half a minute
             # where there is no network.
@@ -305,11 +362,7 @@ def _read(path: str, part: str, name: str) -> tuple[Path, dict[str, Any]]:
 
 def _weights(path: str, config: Path) -> Path:
     """The file of the weights that belongs to `config`, whole."""
-    # In the hub's cache the folder of a snapshot is named by its commit.
-    revision = None
-    if not Path(path).is_dir():
-        revision = next(up.name for up in config.parents if up.parent.name == "snapshots")
-    file = _find(path, "unet", WEIGHTS, revision)
+    file = _find(path, "unet", WEIGHTS, _revision(path, config))
     if file is None:
         raise ModelError(
             f"{path} has a configuration but no weights. Copy {WEIGHTS[0]} to {config.parent}."

@@ -13,7 +13,7 @@ from bench.diffusion.denoiser import Pair
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import SCHEDULES, NoiseSchedule, Point, make_schedule
 from bench.errors import ModelError, nearest
-from bench.models.base import Model, ModelSpec, one_of, only_keys
+from bench.models.base import Model, ModelFiles, ModelSpec, one_of, only_keys
 from bench.models.mixture import Mixture
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -49,7 +49,7 @@ class MixtureSpec(ModelSpec):
 
     def load(self, device: torch.device | str) -> Model:
         """See `ModelSpec`."""
-        mixture = Mixture.load(self._file(), device=torch.device(device))
+        mixture = Mixture.load(_file(self.name), device=torch.device(device))
 
         def pair(x: Tensor, point: Point) -> Pair:
             return mixture.denoise(x, point.alpha, point.sigma)
@@ -70,9 +70,6 @@ class MixtureSpec(ModelSpec):
             exact_draw=draw,
         )
 
-    def _file(self) -> Path:
-        return ASSETS / f"{self.name}.safetensors" if self.name in SHIPPED else Path(self.name)
-
 
 def describe(description: Mapping[str, Any]) -> MixtureSpec:
     """The spec of `{kind: mixture, name: NAME | FILE.safetensors, schedule: vp-linear}`.
@@ -84,6 +81,27 @@ def describe(description: Mapping[str, Any]) -> MixtureSpec:
     return mixture_at(description, "name")
 
 
+def files(description: Mapping[str, Any], key: str = "name") -> ModelFiles:
+    """The file of the mixture that a description names under `key`.
+
+    Raises:
+        ModelError: the name is no text.
+    """
+    name = description.get(key)
+    if not isinstance(name, str):
+        raise _no_name(key, name)
+    path = _file(name)
+    if path.is_file():
+        return ModelFiles(name, path, path)
+    return ModelFiles(
+        name,
+        path,
+        None,
+        missing=(path.name,),
+        remedy=f"Copy the file to {path}, or make one: bench train mixture --out {path}.",
+    )
+
+
 def mixture_at(description: Mapping[str, Any], key: str) -> MixtureSpec:
     """The mixture that a description names under `key`, seen through its schedule.
 
@@ -92,10 +110,7 @@ def mixture_at(description: Mapping[str, Any], key: str) -> MixtureSpec:
     """
     name = description.get(key)
     if not isinstance(name, str):
-        raise ModelError(
-            f"model.{key} is {name!r}; a mixture needs the name of a shipped one "
-            f"({', '.join(SHIPPED)}) or the path of a .safetensors file."
-        )
+        raise _no_name(key, name)
     if name not in SHIPPED and not Path(name).is_file():
         raise ModelError(
             f'There is no mixture "{name}", neither shipped nor as a file.{nearest(name, SHIPPED)} '
@@ -103,3 +118,14 @@ def mixture_at(description: Mapping[str, Any], key: str) -> MixtureSpec:
         )
     schedule = one_of("schedule", description.get("schedule", "vp-linear"), tuple(SCHEDULES))
     return MixtureSpec(name, schedule)
+
+
+def _no_name(key: str, name: object) -> ModelError:
+    return ModelError(
+        f"model.{key} is {name!r}; a mixture needs the name of a shipped one "
+        f"({', '.join(SHIPPED)}) or the path of a .safetensors file."
+    )
+
+
+def _file(name: str) -> Path:
+    return ASSETS / f"{name}.safetensors" if name in SHIPPED else Path(name)
