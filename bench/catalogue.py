@@ -146,7 +146,10 @@ def _models() -> list[Facts]:
 
 
 def _metrics() -> list[Facts]:
-    return [{"name": spec.name, "summary": spec.summary} for spec in METRICS.values()]
+    return [
+        {"name": spec.name, "summary": spec.summary, "better": spec.measure.better}
+        for spec in METRICS.values()
+    ]
 
 
 KINDS: Mapping[str, Callable[[], list[Facts]]] = {

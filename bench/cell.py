@@ -9,25 +9,28 @@ undisturbed one.
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from bench import atomic, chunks, models, provenance, results
+from bench import atomic, chunks, influences, models, provenance, results
 from bench.chunks import Chunk
-from bench.errors import ResultError
+from bench.errors import CellError, ResultError
 from bench.fingerprint import fingerprint
 from bench.metrics import registry as metrics
-from bench.metrics.moments import Moments
+from bench.metrics.facts import ImageFacts
+from bench.metrics.protocol import Extractor
 from bench.metrics.registry import BoundMetric
 from bench.models import Model
 from bench.numerics import pinned
 from bench.results import Json, Result
-from bench.sampling import Sampling
+from bench.sampling import Sampling, identity
 from bench.sweep import Cell
 
 KEPT_SAMPLES = 64
@@ -47,6 +50,7 @@ class Setting:
         chunk: images per chunk, a multiple of `batch`.
         device: "cpu" or "cuda".
         threads: CPU threads for everything, whatever the environment says.
+        keep: what stays beside the record: "nothing", "features" or "images" (with features).
     """
 
     metrics: tuple[str, ...]
@@ -55,6 +59,7 @@ class Setting:
     chunk: int
     device: str
     threads: int
+    keep: str = "nothing"
 
     @classmethod
     def of(cls, plan: Json) -> Self:
@@ -69,6 +74,7 @@ class Setting:
             chunk=plan["chunk"],
             device=device,
             threads=plan["launch"]["threads"],
+            keep=plan.get("keep", "nothing"),
         )
 
     def bind(self) -> tuple[BoundMetric, ...]:
@@ -114,7 +120,12 @@ def is_done(cell: Cell, result: Result | None, setting: Setting) -> bool:
 
 
 def run_cell(
-    cell: Cell, setting: Setting, folder: Path, *, before_chunk: Callable[[], None] = lambda: None
+    cell: Cell,
+    setting: Setting,
+    folder: Path,
+    *,
+    before_chunk: Callable[[], None] = lambda: None,
+    sample: bool = True,
 ) -> Result:
     """Generates what is missing of a cell, scores it and writes its record.
 
@@ -123,9 +134,11 @@ def run_cell(
         setting: metrics, reference and numerics.
         folder: the sweep's results folder.
         before_chunk: called before every chunk; may raise to stop.
+        sample: False if only chunks that are there may be used.
 
     Raises:
-        CellError: Images are not finite, or the NFE is not as declared. Finished chunks stay.
+        CellError: Images are not finite, or the NFE is not as declared. Finished chunks stay. Or a
+            chunk is missing that may not be sampled.
         ModelError, MetricError, ScheduleError: Something that the cell needs cannot be had.
         ResultError: Something cannot be written.
     """
@@ -134,57 +147,100 @@ def run_cell(
     with pinned(setting.threads), torch.no_grad():
         bound, model = setting.bind(), setting.load(cell)
         extractors = metrics.extractors(bound)
-        made_with = {
-            "fingerprint": list(fingerprint(cell)),
-            "model_digest": model.digest,
-            "numerics": {
-                "device": setting.device,
-                "dtype": model.dtype,
-                "batch": setting.batch,
-                "threads": setting.threads,
-            },
-        }
-        features_of = {name: [one.digest, one.numerics] for name, one in extractors.items()}
-        stamp = {"key": cell.key, **made_with, "extractors": features_of, "chunk": setting.chunk}
+        made_with = _made_with(cell, setting, model)
         sampling = Sampling(cell, model, setting.batch, setting.device)
-        moments = {name: Moments.empty(one.dim) for name, one in extractors.items()}
-        seconds = {"sampling": 0.0, "features": 0.0, "total": 0.0}
-        calls: list[int] = []
-        peak = 0.0
+        found: list[Chunk] = []
         for index, samples in enumerate(_slices(cell.samples, setting.chunk)):
             before_chunk()
-            chunk = _on_disk(work, index, stamp)
+            chunk = _on_disk(folder, cell, index, made_with, setting, extractors)
+            if chunk is None and not sample:
+                raise CellError(
+                    f"Cell {cell.short} ({cell.label}): chunk {index} of its images was not kept, "
+                    'so it needs sampling again. "bench run" does that.'
+                )
             if chunk is None:
-                keep = KEPT_SAMPLES if index == 0 else 0
-                chunk, images = sampling.chunk(index, samples, extractors, keep)
-                if keep:
-                    chunks.write_samples(work, images)
-                chunks.write(work, index, chunk, stamp)
-            for name, features in chunk.features.items():
-                moments[name] += Moments.from_features(features)
-            for part, spent in chunk.seconds.items():
-                seconds[part] += spent
-                seconds["total"] += spent
-            calls += chunk.calls
-            peak = max(peak, chunk.peak_memory_mb)
-        rate = cell.samples / seconds["total"]
+                chunk = sampling.chunk(index, samples, extractors)
+                assert chunk.images is not None
+                if index == 0:
+                    chunks.write_samples(work, chunk.images[:KEPT_SAMPLES])
+                if setting.keep != "images":
+                    chunk = replace(chunk, images=None)
+                chunks.write(work, index, chunk, _stamp(cell, setting, made_with))
+            found.append(replace(chunk, images=None))
+        seconds = {part: sum(one.seconds[part] for one in found) for part in found[0].seconds}
+        spent = sum(seconds.values())
         began = time.perf_counter()
-        scores = metrics.score(moments, bound)
-        seconds["total"] += time.perf_counter() - began
+        scores = metrics.score(_joined(found), bound)
+        seconds["total"] = spent + time.perf_counter() - began
     result = _record(
         cell,
         status="done",
         error=None,
-        metrics=scores,
-        nfe={"declared": cell.nfe, "counted": _summary(calls)},
-        seconds={part: round(spent, 4) for part, spent in seconds.items()},
-        samples_per_second=round(rate, 2),
-        peak_memory_mb=peak,
+        metrics=scores.records,
+        nfe={"declared": cell.nfe, "counted": _summary([n for one in found for n in one.calls])},
+        seconds={part: round(value, 4) for part, value in seconds.items()},
+        samples_per_second=round(cell.samples / spent, 2),
+        peak_memory_mb=max(one.peak_memory_mb for one in found),
+        images=ImageFacts.merged(one.facts for one in found).record(),
         made_with=made_with | {"model_notes": dict(model.notes)},
     )
+    # Before the record: with it the cell is done, and nothing would make them any more.
+    influences.write(folder, result, scores.influences)
     results.write(folder, result)
+    if setting.keep != "nothing":
+        chunks.keep(work, chunks.kept_of(folder, cell.key))
     chunks.discard(work)
     return result
+
+
+def images(cell: Cell, setting: Setting, folder: Path) -> Iterator[NDArray[np.uint8]]:
+    """The images of a cell, chunk by chunk, from those kept or else by sampling them again.
+
+    Args:
+        cell: whose images.
+        setting: its numerics; the metrics do not matter.
+        folder: the sweep's results folder.
+
+    Yields:
+        uint8 (n, C, H, W).
+
+    Raises:
+        CellError, ModelError, ScheduleError: as for `run_cell`.
+    """
+    with pinned(setting.threads), torch.no_grad():
+        model = setting.load(cell)
+        made_with = _made_with(cell, setting, model)
+        sampling = Sampling(cell, model, setting.batch, setting.device)
+        for index, samples in enumerate(_slices(cell.samples, setting.chunk)):
+            kept = _on_disk(folder, cell, index, made_with, setting, {})
+            if kept is None or kept.images is None:
+                kept = sampling.chunk(index, samples, {})
+            assert kept.images is not None
+            yield kept.images
+
+
+def _made_with(cell: Cell, setting: Setting, model: Model) -> Json:
+    """What determines the bytes of a cell's images beside the cell, as its record says it."""
+    return {
+        "fingerprint": list(fingerprint(cell)),
+        "model_digest": model.digest,
+        "numerics": {
+            "device": setting.device,
+            "dtype": model.dtype,
+            "batch": setting.batch,
+            "threads": setting.threads,
+        },
+    }
+
+
+def _stamp(cell: Cell, setting: Setting, made_with: Json) -> Json:
+    return {"key": cell.key, **made_with, "chunk": setting.chunk}
+
+
+def _joined(found: list[Chunk]) -> dict[str, NDArray[np.float32]]:
+    """Features of all images of a cell, by extractor."""
+    names = list(found[0].features)
+    return {name: np.concatenate([one.features[name] for one in found]) for name in names}
 
 
 def record_failure(cell: Cell, folder: Path, reason: str) -> Result:
@@ -227,11 +283,49 @@ def _slices(samples: int, chunk: int) -> Iterator[range]:
         yield range(start, min(start + chunk, samples))
 
 
-def _on_disk(work: Path, index: int, stamp: Json) -> Chunk | None:
-    """A finished chunk that can be used, or None; says why, if there is one that cannot."""
-    try:
-        return chunks.read(work, index, stamp)
-    except ResultError as error:
-        log.warning("%s It is computed again.", error)
-        chunks.note(work, "refused", chunk=index, reason=str(error))
-        return None
+def _on_disk(
+    folder: Path,
+    cell: Cell,
+    index: int,
+    made_with: Json,
+    setting: Setting,
+    extractors: Mapping[str, Extractor],
+) -> Chunk | None:
+    """A finished chunk with the features of all extractors; None if it has to be sampled.
+
+    Says why, if there is one that cannot be used.
+    """
+    work = chunks.folder_of(folder, cell.key)
+    for place in (work, chunks.kept_of(folder, cell.key)):
+        try:
+            chunk = chunks.read(place, index, _stamp(cell, setting, made_with))
+            if chunk is None:
+                continue
+            return _completed(chunk, chunks.path_of(place, index), setting, extractors)
+        except ResultError as error:
+            log.warning("%s It is computed again.", error)
+            chunks.note(atomic.make_folder(work), "refused", chunk=index, reason=str(error))
+    return None
+
+
+def _completed(
+    chunk: Chunk, path: Path, setting: Setting, extractors: Mapping[str, Extractor]
+) -> Chunk:
+    """The chunk with exactly the features asked for, those that it lacks made from its images.
+
+    Raises:
+        ResultError: It lacks images: for such features, or to be kept.
+    """
+    if setting.keep == "images" and chunk.images is None:
+        raise ResultError(f"{path} is without images, and the sweep says to keep them.")
+    asked = {name: identity(extractor) for name, extractor in extractors.items()}
+    lacking = [name for name, which in asked.items() if chunk.extractors.get(name) != which]
+    if lacking and chunk.images is None:
+        raise ResultError(f"{path} is without features of {', '.join(lacking)}, and has no images.")
+    features = {name: f for name, f in chunk.features.items() if name not in lacking}
+    for name in lacking:
+        began = time.perf_counter()
+        batches = torch.split(torch.from_numpy(chunk.images), setting.batch)
+        features[name] = torch.cat([extractors[name](part).cpu() for part in batches]).numpy()
+        chunk.seconds["features"] += time.perf_counter() - began
+    return replace(chunk, features={name: features[name] for name in asked}, extractors=asked)

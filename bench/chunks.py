@@ -2,15 +2,22 @@
 
 `results/<sweep>/work/<key>/` holds, while a cell is under way,
 
-    chunk-00000.npz   features of its images by extractor, and a header (json): what it was made
-                      with (the stamp), model calls, seconds, peak memory. The last 32 bytes are
-                      the sha256 of all before them; numpy.load reads the file all the same.
+    chunk-00000.npz   features of its images by extractor, digests of the images, the images
+                      themselves where the sweep keeps them, and a header (json): what it was made
+                      with (the stamp), its extractors, model calls, facts about the images,
+                      seconds, peak memory. The last 32 bytes are the sha256 of all before them;
+                      numpy.load reads the file all the same.
     samples.npy       the first images of the cell, uint8 (N, C, H, W); stays for the report
     ledger.jsonl      a line for every chunk computed or refused, for people and tests; stays
     claim             who works on the cell (bench.claim)
 
-A chunk is used again only if its stamp is that of the run at hand: same cell, fingerprint, model,
-extractors and numerics. Any other chunk is refused with the reason, and computed again.
+A chunk is used again only if its stamp is that of the run at hand: same cell, fingerprint, model
+and numerics. Any other chunk is refused with the reason, and computed again. Features that it
+lacks are computed from its images, if it has them.
+
+Where a sweep says `keep: features` or `keep: images`, the chunks of a cell move to
+`results/<sweep>/kept/<key>/` when it has its record: metrics that are asked for later need no
+sampling then.
 """
 
 import errno
@@ -30,14 +37,20 @@ from numpy.typing import NDArray
 
 from bench import atomic
 from bench.errors import ResultError
+from bench.metrics.facts import ImageFacts
 
-FORMAT = 1
+FORMAT = 2
 LEDGER = "ledger.jsonl"
 SAMPLES = "samples.npy"
 TOLERANCE = 1e-9
 """How far two fingerprints of the same arithmetic may be apart, on different machines."""
 
 _DIGEST_BYTES = 32
+_DIGESTS, _IMAGES = "image digests", "images"
+"""Names of arrays; no extractor has them."""
+
+Identity = list[str]
+"""Of an extractor: digest and numerics, on which its features depend."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +59,18 @@ class Chunk:
 
     Attributes:
         features: extractor name -> float32 (n, d).
+        extractors: extractor name -> which one it was.
+        facts: about the images.
+        images: uint8 (n, C, H, W), or None where they are not kept.
         calls: model calls of each image.
         seconds: {"sampling", "features"}.
         peak_memory_mb: of the process or the GPU's allocator until then.
     """
 
     features: Mapping[str, NDArray[np.float32]]
+    extractors: Mapping[str, Identity]
+    facts: ImageFacts
+    images: NDArray[np.uint8] | None
     calls: list[int]
     seconds: dict[str, float]
     peak_memory_mb: float
@@ -62,8 +81,13 @@ def folder_of(results: Path, key: str) -> Path:
     return results / "work" / key
 
 
+def kept_of(results: Path, key: str) -> Path:
+    """Where the chunks of cell `key` lie that are kept beside its record."""
+    return results / "kept" / key
+
+
 def path_of(folder: Path, index: int) -> Path:
-    """The file of chunk `index` in a cell's work folder."""
+    """The file of chunk `index` in a folder of chunks."""
     return folder / f"chunk-{index:05d}.npz"
 
 
@@ -84,10 +108,16 @@ def write(folder: Path, index: int, chunk: Chunk, stamp: Mapping[str, Any]) -> N
     Raises:
         ResultError: It cannot be written.
     """
-    header = {"format": FORMAT, "stamp": stamp, "calls": chunk.calls}
-    header |= {"seconds": chunk.seconds, "peak_memory_mb": chunk.peak_memory_mb}
+    facts = chunk.facts
+    header = {"format": FORMAT, "stamp": stamp, "extractors": chunk.extractors}
+    header |= {"calls": chunk.calls, "seconds": chunk.seconds}
+    header |= {"peak_memory_mb": chunk.peak_memory_mb}
+    header |= {name: getattr(facts, name) for name in _FACTS}
+    arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), _DIGESTS: facts.digests}
+    if chunk.images is not None:
+        arrays[_IMAGES] = chunk.images
     buffer = io.BytesIO()
-    np.savez(buffer, header=np.array(json.dumps(header)), **chunk.features)  # type: ignore[arg-type]
+    np.savez(buffer, **arrays | dict(chunk.features))
     data = buffer.getvalue()
     atomic.write_bytes(path_of(folder, index), data + sha256(data).digest())
     images = len(next(iter(chunk.features.values())))
@@ -114,14 +144,36 @@ def read(folder: Path, index: int, stamp: Mapping[str, Any]) -> Chunk | None:
             raise ResultError(f"{path} has format {header['format']}; expected {FORMAT}.")
         if difference := _difference(header["stamp"], stamp):
             raise ResultError(f"{path} was made with another {difference}.")
-        features = {name: arrays[name] for name in arrays.files if name != "header"}
-    return Chunk(features, header["calls"], header["seconds"], header["peak_memory_mb"])
+        return Chunk(
+            features={name: arrays[name] for name in header["extractors"]},
+            extractors=header["extractors"],
+            facts=ImageFacts(**{name: header[name] for name in _FACTS}, digests=arrays[_DIGESTS]),
+            images=arrays.get(_IMAGES),
+            calls=header["calls"],
+            seconds=header["seconds"],
+            peak_memory_mb=header["peak_memory_mb"],
+        )
+
+
+_FACTS = ("near_constant", "saturated", "bytes")
 
 
 def discard(folder: Path) -> None:
     """Removes the chunks of a cell that has its record; samples and ledger stay."""
     for path in folder.glob("chunk-*.npz"):
         path.unlink(missing_ok=True)
+
+
+def keep(folder: Path, kept: Path) -> None:
+    """Moves the chunks of a cell that has its record to where they are kept.
+
+    Raises:
+        ResultError: The folder cannot be made or written.
+    """
+    for path in sorted(folder.glob("chunk-*.npz")):
+        with atomic.explained(kept / path.name):
+            kept.mkdir(parents=True, exist_ok=True)
+            path.replace(kept / path.name)
 
 
 def write_samples(folder: Path, images: NDArray[np.uint8]) -> None:

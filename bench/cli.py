@@ -368,6 +368,146 @@ def status(path: FileOrFolder, results: Results = RESULTS) -> None:
         console.print(f"{row.label}: {row.reason}", markup=False)
 
 
+@app.command()
+def rescore(file: SweepFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
+    """Compute the metrics of a sweep anew from what its cells kept, without sampling.
+
+    A sweep keeps features (keep: features) or images (keep: images) of its cells beside their
+    records. Metrics that are new in the file are added; in another network's features they need the
+    images. Exits with 1 if a cell has not kept enough: "bench run" samples it again.
+
+    \b
+    Example:
+        bench rescore sweeps/quickstart.yaml
+    """
+    from bench import launch
+    from bench import sweep as sweeps
+
+    sweep = sweeps.load(file)
+    console = _console()
+    done = launch.rescore(sweep, results / sweep.name)
+    console.print(f"{done.scored} cells scored again, {len(done.left)} left as they were.")
+    for label, reason in done.left:
+        _complain(f"{label}: {reason}")
+    _build(console, results / sweep.name, reports / sweep.name)
+    if done.left:
+        raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="Images: a folder, a .tar, .tar.gz or .tgz, an npz."),
+    ],
+    reference: Annotated[
+        str, typer.Option(help="Name or file of statistics to compare with (bench reference).")
+    ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A metric, repeatable (bench list metrics); default: fid, fid_inf, kid and "
+            "inception_score."
+        ),
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    as_json: AsJson = False,
+) -> None:
+    """Score images that somebody else made, with error bars.
+
+    The images are taken as they are; they should be as many as those that the values are compared
+    with. What stands after ± is one standard error, over other images of the same generator.
+
+    \b
+    Examples:
+        bench score samples/ --reference cifar10-train
+        bench score samples.npz --reference cifar10-train --metric fd_cifar --metric fd_cifar_inf
+        bench score samples.tar --reference imagenet64.npz --metric fid --json
+    """
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from bench import scoring
+    from bench.metrics import registry
+    from bench.metrics.image_files import open_images
+    from bench.report.markdown import Scale
+    from bench.report.pooled import Pooled
+
+    asked = metric or ["fid", "fid_inf", "kid", "inception_score"]
+    bound = registry.bind(asked, reference, _device(device))
+    images = open_images(path)
+    console = _console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"features of {path}", total=images.count)
+        done = scoring.score(images, bound, lambda n, total: bar.update(task, completed=n))
+    said = list(scoring.cautions(done, images))
+    if as_json:
+        print(json.dumps({"path": str(path), **asdict(done), "cautions": said}, indent=2))
+        return
+    height, width = images.size
+    table = Table("metric", "value", "better", title=f"{done.images:,} images, {height} x {width}")
+    for name, record in done.metrics.items():
+        value = Pooled(record["value"], 1, error=record["standard_error"])
+        table.add_row(name, Scale().pooled(value), record["better"])
+    console.print(table)
+    first = bound[0]
+    console.print(
+        f"Against {first.reference.name} ({first.reference.digest[:8]}); ± is one standard error.",
+        markup=False,
+    )
+    for caution in said:
+        console.print(f"Caution: {caution}", markup=False, soft_wrap=True)
+
+
+class Form(StrEnum):
+    """How images are written."""
+
+    npz = "npz"
+    folder = "folder"
+
+
+@app.command()
+def export(
+    path: FileOrFolder,
+    cell: Annotated[
+        str, typer.Argument(metavar="CELL", help="Its key, or how that begins (bench check).")
+    ],
+    to: Annotated[Form, typer.Option(help="An npz with arr_0, or a folder of PNG.")],
+    out: Annotated[Path, typer.Option(help="The file or the new folder.")],
+    results: Results = RESULTS,
+) -> None:
+    """Write the images of a cell for other tools.
+
+    They come from what the cell kept (keep: images), else they are sampled again: a cell is a pure
+    function of its description, so they are the same.
+
+    \b
+    Examples:
+        bench export sweeps/quickstart.yaml 3fa91c07 --to npz --out samples.npz
+        bench export results/ddim-table 3fa91c07 --to folder --out samples/
+    """
+    from bench import scoring
+    from bench import sweep as sweeps
+    from bench.cell import Setting, images
+
+    if path.is_dir():
+        from bench import results as records
+
+        plan = records.read_plan(path)
+    else:
+        plan = sweeps.load(path).plan()
+    found = [row["cell"] for row in plan["cells"] if row["key"].startswith(cell)]
+    if len(found) != 1:
+        raise SweepError(
+            f'{path}: {len(found) or "no"} cells have a key that begins with "{cell}"; expected '
+            'one. "bench check" shows the keys of a sweep file.'
+        )
+    one = sweeps.Cell(**found[0])
+    parts = images(one, Setting.of(plan), _results_folder(path, results))
+    write = scoring.write_npz if to is Form.npz else scoring.write_folder
+    print(f"{out}: {write(out, parts):,} images of {one.label}.")
+
+
 @train.command()
 def mixture(
     data: Annotated[Path, typer.Option(help="npz with arr_0: uint8 images (n, H, W, 3).")],
@@ -481,7 +621,7 @@ def reference(
             data=data,
             count=count,
             device=where,
-            keep_features=features or fetching.needs_features(spec),
+            keep_features=features or spec.measure.needs_features,
             progress=progress,
         )
     path = out or references.place(made.name, extractor)

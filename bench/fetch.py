@@ -248,18 +248,13 @@ def _cifar10(source: str) -> Need:
 
 def _statistics(reference: str, specs: list[MetricSpec]) -> Iterator[Need]:
     """The statistics of each extractor, for all metrics in its features."""
-    groups: dict[Callable[[str], Extractor], list[MetricSpec]] = {}
+    groups: dict[str, list[MetricSpec]] = {}
     for spec in specs:
-        groups.setdefault(spec.extractor, []).append(spec)
+        groups.setdefault((_opened(spec) or _Unopened()).name, []).append(spec)
     for group in groups.values():
         # The metric that asks for most.
-        metric = next(filter(needs_features, group), group[0])
+        metric = next((one for one in group if one.measure.needs_features), group[0])
         yield _statistics_for(reference, metric)
-
-
-def needs_features(spec: MetricSpec) -> bool:
-    """Whether moments of the reference are not enough for a metric."""
-    return bool(getattr(getattr(spec, "measure", spec), "needs_features", False))
 
 
 @dataclass(frozen=True)
@@ -275,7 +270,7 @@ def _statistics_for(reference: str, metric: MetricSpec) -> Need:
     what = f"statistics of {reference} in the features of {named.name}"
     is_path = references.is_path(reference)
     place = Path(reference) if is_path else references.place(reference, named)
-    with_features = needs_features(metric)
+    with_features = metric.measure.needs_features
     try:
         if extractor is not None:
             path, found = references.find(
@@ -341,7 +336,7 @@ def _bring_statistics(reference: str, metric: MetricSpec, device: str, progress:
         reference,
         extractor,
         device=device,
-        keep_features=needs_features(metric),
+        keep_features=metric.measure.needs_features,
         progress=progress,
     )
     references.save(references.place(reference, extractor), made)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import atomic, chunks, executors, results
-from bench.cell import Setting, is_done
-from bench.claim import CLAIM, holder
-from bench.errors import LaunchError
+from bench import atomic, chunks, executors, influences, results
+from bench.cell import Setting, is_done, run_cell
+from bench.claim import CLAIM, claimed, holder
+from bench.errors import CellError, LaunchError
 from bench.progress import Watch
 from bench.sweep import Cell, Sweep
 
@@ -71,6 +71,7 @@ def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSum
     setting.bind()
     atomic.make_folder(folder / "work")
     atomic.clean(folder)
+    atomic.clean(folder / influences.FOLDER)
     results.write_plan(folder, plan)
     cells = sweep.cells()
     todo = [cell for cell in cells if not _settle(cell, setting, folder)]
@@ -101,6 +102,46 @@ def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSum
         interrupted=interrupted,
         seconds=time.monotonic() - began,
     )
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What became of scoring cells again.
+
+    Attributes:
+        scored: cells with a new record.
+        left: label, and why, of each cell whose record is as it was.
+    """
+
+    scored: int
+    left: tuple[tuple[str, str], ...]
+
+
+def rescore(sweep: Sweep, folder: Path) -> Rescored:
+    """Computes the metrics of `sweep` anew from what its cells kept, without sampling.
+
+    Raises:
+        MetricError: Weights or statistics are missing or do not fit.
+        ResultError: Something in `folder` cannot be read or written.
+    """
+    folder = folder.absolute()
+    plan = sweep.plan()
+    setting = Setting.of(plan)
+    setting.bind()
+    results.write_plan(atomic.make_folder(folder), plan)
+    scored, left = 0, []
+    for cell in sweep.cells():
+        work = atomic.make_folder(chunks.folder_of(folder, cell.key))
+        with claimed(work / CLAIM) as claim:
+            if claim is None:
+                left.append((cell.label, "it is being computed."))
+                continue
+            try:
+                run_cell(cell, setting, folder, sample=False)
+                scored += 1
+            except CellError as error:
+                left.append((cell.label, str(error)))
+    return Rescored(scored, tuple(left))
 
 
 def _settle(cell: Cell, setting: Setting, folder: Path) -> bool:

@@ -1,8 +1,9 @@
 """The record of a cell, its JSON form, and a folder of them as a DataFrame. No torch here.
 
 `results/<sweep>/` holds `sweep.json` (the plan: the list of cells, written by `bench run`), one
-`<key>.json` per finished or failed cell, and `work/` (chunks and logs of what is under way; safe
-to delete when nothing runs). Records are plain JSON, a few kB each, made to be kept in git.
+`<key>.json` per finished or failed cell, `work/` (chunks and logs of what is under way; safe to
+delete when nothing runs), and `influences/` (`bench.influences`: sharper comparisons while it is
+there). Records are plain JSON, a few kB each, made to be kept in git.
 
 A record, key by key (format 1):
 

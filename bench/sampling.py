@@ -4,21 +4,25 @@ import resource
 import time
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import samplers
-from bench.chunks import Chunk
+from bench.chunks import Chunk, Identity
 from bench.diffusion.denoiser import Denoiser, Pair
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import Point
 from bench.errors import CellError
+from bench.metrics.facts import ImageFacts
 from bench.metrics.images import to_uint8
 from bench.metrics.protocol import Extractor
 from bench.models import Model
 from bench.sweep import EXACT, Cell
+
+
+def identity(extractor: Extractor) -> Identity:
+    """Which extractor it is, as chunks say it."""
+    return [extractor.digest, extractor.numerics]
 
 
 class Sampling:
@@ -35,22 +39,20 @@ class Sampling:
         self._cell, self._model, self._batch, self._device = cell, model, batch, device
         self._grid = None if cell.sampler == EXACT else cell.grid()
 
-    def chunk(
-        self, index: int, samples: range, extractors: Mapping[str, Extractor], keep: int
-    ) -> tuple[Chunk, NDArray[np.uint8]]:
-        """Features of `samples`, and the first `keep` of their images.
+    def chunk(self, index: int, samples: range, extractors: Mapping[str, Extractor]) -> Chunk:
+        """Images of `samples`, with their features and facts.
 
         Args:
             index: number of the chunk, for messages.
             samples: consecutive; starts at a multiple of the batch size.
             extractors: by name.
-            keep: how many images to return.
 
         Raises:
             CellError: images that are not finite, or another NFE than declared.
         """
         parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
-        kept: list[Tensor] = []
+        made: list[Tensor] = []
+        facts: list[ImageFacts] = []
         seconds = {"sampling": 0.0, "features": 0.0}
         calls: list[int] = []
         for batch in self._batches(samples):
@@ -61,13 +63,19 @@ class Sampling:
             sampled = self._clock()
             for name, extractor in extractors.items():
                 parts[name].append(extractor(images).cpu())
+            made.append(images.cpu())
+            facts.append(ImageFacts.of(made[-1]))
             seconds["sampling"] += sampled - began
             seconds["features"] += self._clock() - sampled
-            if batch.start - samples.start < keep:
-                kept.append(images.cpu())
-        features = {name: torch.cat(part).numpy() for name, part in parts.items()}
-        images = torch.cat(kept)[:keep] if kept else torch.empty(0, dtype=torch.uint8)
-        return Chunk(features, calls, seconds, self._peak_memory_mb()), images.numpy()
+        return Chunk(
+            features={name: torch.cat(part).numpy() for name, part in parts.items()},
+            extractors={name: identity(extractor) for name, extractor in extractors.items()},
+            facts=ImageFacts.merged(facts),
+            images=torch.cat(made).numpy(),
+            calls=calls,
+            seconds=seconds,
+            peak_memory_mb=self._peak_memory_mb(),
+        )
 
     def _batches(self, samples: range) -> Iterator[range]:
         for start in range(samples.start, samples.stop, self._batch):

@@ -38,8 +38,8 @@ from typing import Any
 from bench import models, presets, results, samplers, yaml_lines
 from bench.diffusion.schedule import NoiseSchedule
 from bench.diffusion.spacing import SPACINGS, Final, TimeGrid, make_grid
-from bench.errors import BenchError, SweepError, nearest
-from bench.metrics.registry import METRICS
+from bench.errors import BenchError, SweepError
+from bench.metrics import registry as metrics
 from bench.models import ModelSpec
 from bench.parameters import Parameter, Value
 from bench.sweep_file import FOLDER_NAME, SLURM_ONLY, Head, Launch, Row, validated
@@ -183,6 +183,7 @@ class Sweep:
         reference: name or path of the reference statistics.
         batch: images per model call (the last of a chunk may have fewer).
         chunk: images per file of features, a multiple of `batch`.
+        keep: what stays beside the records: "nothing", "features" or "images".
         launch: where the cells run.
         presets: what became of the rows of its grid that name a preset.
     """
@@ -195,6 +196,7 @@ class Sweep:
     reference: str
     batch: int
     chunk: int
+    keep: str
     launch: Launch
     presets: tuple[presets.Expansion, ...]
     _cells: tuple[Cell, ...] = field(repr=False)
@@ -230,6 +232,7 @@ class Sweep:
             "reference": self.reference,
             "batch": self.batch,
             "chunk": self.chunk,
+            "keep": self.keep,
             "launch": self.launch.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
 
@@ -262,12 +265,10 @@ def _sweep(document: Document) -> Sweep:
     specs = list(_models(document))
     drafts = list(_drafts(document, specs))
     for k, metric in enumerate(head.metrics if head else ()):
-        if metric not in METRICS:
-            document.problem(
-                ("metrics", k),
-                f'there is no metric "{metric}".{nearest(metric, METRICS)} "bench list metrics" '
-                f"shows all {len(METRICS)}.",
-            )
+        try:
+            metrics.get(metric)
+        except BenchError as error:
+            document.problem(("metrics", k), f"{error}")
     if not drafts and not document.problems:
         document.problem(
             ("grid",),
@@ -286,6 +287,7 @@ def _sweep(document: Document) -> Sweep:
         reference=head.reference,
         batch=batch,
         chunk=chunk,
+        keep=head.keep,
         launch=launch,
         presets=tuple(expansions),
         _cells=tuple(_distinct(specs, drafts, head)),

@@ -118,6 +118,11 @@ class Head(BaseModel):
     reference: Text = Field(description="the name or path of reference statistics")
     batch: Natural | None = Field(None, description="a number of images, at least 1")
     chunk: Natural | None = Field(None, description="a number of images, at least 1")
+    keep: Literal["nothing", "features", "images"] = Field(
+        "nothing",
+        description='what stays beside the records for "bench rescore": "nothing", "features" or '
+        '"images"',
+    )
     grid: list[dict[str, Any]] = Field(
         min_length=1, description='a list of rows like "- {sampler: ddim, steps: 10}"'
     )

@@ -11,6 +11,7 @@ import torch
 
 from bench import models, sweep
 from bench.metrics import reference
+from bench.metrics.measures import MEASURES
 from bench.metrics.registry import METRICS, MetricSpec
 from bench.models import mixture
 from bench.models.mixture import Mixture
@@ -38,7 +39,13 @@ class TinyExtractor:
         return torch.tanh((images.flatten(1).float() / 127.5 - 1) @ self._layer)
 
 
-FD_TINY = MetricSpec("fd_tiny", "FD", "16 random features", lambda device: TinyExtractor())
+TINY = {
+    f"{measure}_tiny": MetricSpec(
+        f"{measure}_tiny", MEASURES[measure], "16 random features", lambda device: TinyExtractor()
+    )
+    for measure in MEASURES
+}
+FD_TINY = TINY["fd_tiny"]
 
 
 def register() -> None:

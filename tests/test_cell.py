@@ -10,10 +10,11 @@ import torch
 from threadpoolctl import threadpool_info
 
 from bench import cell as cells
-from bench import chunks, models, provenance, results
+from bench import chunks, influences, models, provenance, results
 from bench import fingerprint as fingerprints
 from bench.cell import Setting, is_done, run_cell
 from bench.errors import CellError
+from bench.metrics import reference
 from bench.metrics.registry import METRICS
 from bench.models import Model
 from bench.numerics import pinned
@@ -112,6 +113,99 @@ def test_resumed_cell_has_the_same_bytes_and_computes_nothing_twice(
     assert (kept[0] / "samples.npy").read_bytes() == (kept[1] / "samples.npy").read_bytes()
 
 
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("this was to be done without sampling")
+
+
+def more_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second metric of the extractor that there is, and one of another extractor."""
+    other = fakes.TinyExtractor(seed=1)
+    other.name = "other"
+    monkeypatch.setitem(METRICS, "cs_tiny", fakes.TINY["cs_tiny"])
+    spec = replace(fakes.TINY["cs_tiny"], name="cs_other", extractor=lambda device: other)
+    monkeypatch.setitem(METRICS, "cs_other", spec)
+
+
+@pytest.mark.parametrize("keep", ["nothing", "features", "images"])
+def test_what_is_kept_is_not_sampled_again(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str
+) -> None:
+    more_metrics(monkeypatch)
+    cell, setting = one_cell(sweep), replace(Setting.of(sweep.plan()), keep=keep)
+    first = run_cell(cell, setting, tmp_path)
+    kept = sorted(path.name for path in chunks.kept_of(tmp_path, cell.key).glob("*"))
+    assert kept == [f"chunk-0000{i}.npz" for i in range(4)] * (keep != "nothing")
+    assert chunks.finished(chunks.folder_of(tmp_path, cell.key)) == 0
+    more = replace(setting, metrics=("fd_tiny", "cs_tiny"))
+    assert not is_done(cell, first, more)
+    monkeypatch.setattr(Sampling, "chunk", never)
+    if keep == "nothing":
+        with pytest.raises(CellError) as caught:
+            run_cell(cell, more, tmp_path, sample=False)
+        assert str(caught.value) == (
+            f"Cell {cell.short} ({cell.label}): chunk 0 of its images was not kept, so it needs "
+            'sampling again. "bench run" does that.'
+        )
+        assert results.find(tmp_path, cell.key) == first
+        return
+    result = run_cell(cell, more, tmp_path)
+    assert result.metrics["fd_tiny"] == first.metrics["fd_tiny"]
+    assert 1 < result.metrics["cs_tiny"]["value"] < 10
+    assert result.metrics["cs_tiny"]["better"] == "higher"
+    assert (result.images, result.nfe) == (first.images, first.nfe)
+    assert is_done(cell, result, more)
+    assert set(influences.read(tmp_path, result)) == {"fd_tiny", "cs_tiny"}
+
+
+@pytest.mark.parametrize("keep", ["features", "images"])
+def test_features_of_another_network_need_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    more_metrics(monkeypatch)
+    sweep = fakes.make_sweep(tmp_path)
+    cell, setting = one_cell(sweep), replace(Setting.of(sweep.plan()), keep=keep)
+    run_cell(cell, setting, tmp_path)
+    # Names of references are looked up by extractor, paths are of one.
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    for name in ("fd_tiny", "cs_other"):
+        extractor = METRICS[name].extractor("cpu")
+        model = models.load(models.describe(cell.model), "cpu")
+        made = reference.from_model(model, "mine", extractor, count=500)
+        reference.save(reference.place("mine", extractor), made)
+    more = replace(setting, metrics=("fd_tiny", "cs_other"), reference="mine")
+    sampled = run_cell(cell, more, tmp_path / "sampled")
+    if keep == "images":
+        monkeypatch.setattr(Sampling, "chunk", never)
+    result = run_cell(cell, more, tmp_path)
+    assert scores(result) == scores(sampled)
+    path = chunks.path_of(chunks.kept_of(tmp_path, cell.key), 0)
+    said = f"{path} is without features of other, and has no images. It is computed again."
+    assert (said in caplog.messages) == (keep == "features")
+
+
+def test_images_of_a_cell_are_those_kept_and_those_sampled(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting = one_cell(sweep), replace(Setting.of(sweep.plan()), keep="images")
+    sampled = np.concatenate(list(cells.images(cell, setting, tmp_path)))
+    assert (sampled.shape, sampled.dtype) == ((200, *fakes.SHAPE), np.uint8)
+    run_cell(cell, setting, tmp_path)
+    monkeypatch.setattr(Sampling, "chunk", never)
+    kept = np.concatenate(list(cells.images(cell, setting, tmp_path)))
+    assert (kept == sampled).all()
+    samples = np.load(chunks.folder_of(tmp_path, cell.key) / chunks.SAMPLES)
+    assert (samples == kept[:64]).all()
+
+
+def test_facts_about_images_are_in_the_record(sweep: Sweep, tmp_path: Path) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    facts = run_cell(cell, setting, tmp_path).images
+    assert facts is not None
+    assert facts["near_constant"] == facts["duplicates"] == 0
+    images = np.concatenate(list(cells.images(cell, setting, tmp_path)))
+    assert facts["saturated"] == pytest.approx(np.isin(images, (0, 255)).mean(), abs=1e-6)
+
+
 def test_damaged_chunk_is_computed_again_and_said(
     sweep: Sweep, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,7 +286,7 @@ def test_which_image_and_which_call_are_not_finite(sweep: Sweep) -> None:
 
     sampling = Sampling(cell, replace(sound, pair=pair), 32, "cpu")
     with pytest.raises(CellError) as caught:
-        sampling.chunk(2, range(128, 192), {}, keep=0)
+        sampling.chunk(2, range(128, 192), {})
     assert (
         "2 of the 32 images 128 to 159 (chunk 2) are not finite, the first is sample 131, "
         "at model call 3 of 5 (sigma 0.8"
@@ -234,7 +328,7 @@ def test_exact_row_draws_from_the_model(sweep: Sweep, tmp_path: Path) -> None:
     assert result.metrics["fd_tiny"]["value"] < 0.3 * other.metrics["fd_tiny"]["value"]
     network: Model = replace(setting.load(exact), exact_draw=None)
     with pytest.raises(CellError, match="the model has no exact draws"):
-        Sampling(exact, network, 32, "cpu").chunk(0, range(32), {}, keep=0)
+        Sampling(exact, network, 32, "cpu").chunk(0, range(32), {})
 
 
 def test_batch_sizes_give_the_same_images() -> None:

@@ -24,9 +24,9 @@ ARROWS: dict[str, set[str]] = {
     "process": set(),
     "atomic": {"errors", "process"},
     "claim": {"atomic", "errors", "process"},
-    "chunks": {"atomic", "errors"},
     "results": {"atomic", "errors"},
-    "report": {"atomic", "errors", "results"},
+    "influences": {"atomic", "errors", "results"},
+    "report": {"atomic", "errors", "influences", "results"},
     # the mathematics
     "diffusion": {"errors", "parameters"},
     "samplers": {"diffusion", "errors", "parameters"},
@@ -43,21 +43,23 @@ ARROWS: dict[str, set[str]] = {
         *("diffusion", "errors", "metrics", "models", "parameters", "presets", "results"),
         *("samplers", "sweep_file", "sweep_grid", "yaml_lines"),
     },
+    "chunks": {"atomic", "errors", "metrics"},
     "numerics": set(),
     "fingerprint": {"diffusion", "errors", "models", "numerics", "samplers", "sweep"},
     "sampling": {"chunks", "diffusion", "errors", "metrics", "models", "samplers", "sweep"},
     "cell": {
-        *("atomic", "chunks", "errors", "fingerprint", "metrics", "models", "numerics"),
-        *("provenance", "results", "sampling", "sweep"),
+        *("atomic", "chunks", "errors", "fingerprint", "influences", "metrics", "models"),
+        *("numerics", "provenance", "results", "sampling", "sweep"),
     },
+    "scoring": {"atomic", "errors", "metrics"},
     # where cells run
     "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
     "worker": {"atomic", "cell", "chunks", "claim", "errors", "results", "sweep"},
     "executors": {"errors", "sweep", "worker"},
     "progress": {"chunks", "results", "sweep"},
     "launch": {
-        *("atomic", "cell", "chunks", "claim", "errors", "executors", "progress", "results"),
-        "sweep",
+        *("atomic", "cell", "chunks", "claim", "errors", "executors", "influences", "progress"),
+        *("results", "sweep"),
     },
     "fetch": {"errors", "metrics", "models", "sweep_file", "yaml_lines"},
     "certify": {"diffusion", "errors", "parameters", "samplers"},
@@ -66,14 +68,14 @@ ARROWS: dict[str, set[str]] = {
         *("samplers", "yaml_lines"),
     },
     "cli": {
-        *("catalogue", "certify", "errors", "estimate", "fetch", "launch", "metrics", "presets"),
-        *("report", "results", "sweep", "training", "yaml_lines"),
+        *("catalogue", "cell", "certify", "errors", "estimate", "fetch", "launch", "metrics"),
+        *("presets", "report", "results", "scoring", "sweep", "training", "yaml_lines"),
     },
 }
 
 # These load torch, or are as slow to import.
 HEAVY = {"diffusers", "submitit", "torch", "torch_fidelity", "torchmetrics", "torchvision"}
-LIGHT = ("errors", "atomic", "results", "report", "yaml_lines", "cli")
+LIGHT = ("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli")
 
 
 def modules() -> dict[str, Path]:

@@ -279,6 +279,35 @@ def test_random_kills_lose_nothing_and_double_nothing(tmp_path: Path, kills: int
     assert sweeps >= 1
 
 
+def test_rescoring_never_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = replace(fakes.make_sweep(tmp_path), keep="features")
+    folder = tmp_path / "r"
+    launch.run(sweep, folder)
+    before = scores(folder)
+    (lost,) = [cell for cell in sweep.cells() if cell.label.startswith("exact")]
+    chunks.path_of(chunks.kept_of(folder, lost.key), 2).unlink()
+    monkeypatch.setitem(METRICS, "cs_tiny", fakes.TINY["cs_tiny"])
+    more = replace(sweep, metrics=("fd_tiny", "cs_tiny"))
+    done = launch.rescore(more, folder)
+    assert done.scored == 4
+    assert done.left == (
+        (
+            "exact",
+            f"Cell {lost.short} (exact): chunk 2 of its images was not kept, so it needs sampling "
+            'again. "bench run" does that.',
+        ),
+    )
+    assert results.read_plan(folder)["metrics"] == ["fd_tiny", "cs_tiny"]
+    after = results.read_all(folder)
+    assert after[lost.key].metrics.keys() == {"fd_tiny"}
+    for key, result in after.items():
+        assert json.dumps(result.metrics["fd_tiny"]) == json.dumps(
+            json.loads(before[key])["fd_tiny"]
+        )
+    # What was left is sampled by a run, and only that.
+    assert outcome(launch.run(more, folder)) == (4, 1, 0, 0)
+
+
 def test_local_jobs_give_the_same_bytes(
     sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

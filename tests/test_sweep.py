@@ -372,6 +372,7 @@ def test_plan(tmp_path: Path) -> None:
         "reference": "cifar10-mixture",
         "batch": 500,
         "chunk": 1000,
+        "keep": "nothing",
         "launch": {
             "executor": "inline",
             "workers": 1,
@@ -713,7 +714,7 @@ def test_cells_whose_calls_are_counted() -> None:
     assert [cell.work for cell in of("{sampler: heun, steps: 5}")] == [9]
 
 
-KEYS = "name, model, samples, seed, metrics, reference, batch, chunk, grid, launch"
+KEYS = "name, model, samples, seed, metrics, reference, batch, chunk, keep, grid, launch"
 MODEL = 'the name of a model, or a mapping like "{kind: diffusers, path: FOLDER}"'
 LAUNCH_KEYS = (
     "executor, workers, threads, device, partition, account, qos, gres, constraint, mem, cpus, "
@@ -777,8 +778,8 @@ FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
         (
             "metrics",
             "metrics: [fid, fd_cifr]",
-            'line 4: there is no metric "fd_cifr". Did you mean "fd_cifar"? "bench list metrics" '
-            f"shows all {len(METRICS)}.",
+            'line 4: There is no metric "fd_cifr". Did you mean "fd_cifar"? "bench list metrics" '
+            f'shows all {len(METRICS)}; in your own features, "fd@package.module:function".',
         ),
         ("metrics", "metrics: []", "line 4: metrics is an empty list; expected a list of metrics."),
         (

@@ -16,6 +16,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ from bench.metrics import kept_features
 from bench.metrics.image_files import open_images
 from bench.metrics.images import QUANTISER, batches, read_arrays, to_uint8
 from bench.metrics.kept_features import Features
+from bench.metrics.manifold import radii
 from bench.metrics.moments import Array, Moments
 from bench.metrics.protocol import Extractor
 
@@ -77,6 +79,12 @@ class Reference:
     certificate: Certificate
     digest: str
     features: Features | None = None
+
+    @cached_property
+    def radii(self) -> Array:
+        """See `manifold.radii`; made once, since it costs as much as a precision."""
+        assert self.features is not None
+        return radii(self.features)
 
 
 def load(

@@ -1,13 +1,18 @@
 """From records to a report: tables, pictures and words, without torch.
 
 A report is a pure function of a results folder: the same records give the same bytes, whenever
-and wherever it is built. It works on half-finished sweeps, where a hole is a hole with its reason.
+and wherever it is built. It works on half-finished sweeps, where a hole is a hole with its reason,
+and without the influences beside the records, where fewer differences show and it says so.
 
     names.py     what configurations are called, and which cells are one configuration
+    pooled.py    a value over seeds, with its error
     frame.py     records -> Study: settings, points pooled over seeds
+    ties.py      which values cannot be told apart from the best: the statistics alone
+    yardstick.py which way a metric is better, and the error of a difference
     front.py     the Pareto front: who is best at each budget
     markdown.py  escaping, numbers, tables: how anything becomes safe Markdown
     tables.py    the front, and quality against steps in the two layouts of the literature
+    cautions.py  what to keep in mind with the values: notes, facts about images
     text.py      the summary in words, captions, provenance
     panels.py    which lines of the plot stand in which panel
     plots.py     quality-vs-nfe.svg and .png

@@ -6,16 +6,18 @@ samples and reference.
 """
 
 import json
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from bench import results
+from bench import influences, results
 from bench.report.names import EXACT, FLOW, MANY, named, plain, rivals
+from bench.report.pooled import Pooled, pool
 from bench.results import Result
 
 ALL = "all"
@@ -49,6 +51,7 @@ class Study:
             into `settings`).
         settings: In the order of the sweep.
         records: By key.
+        influences: By key and metric, where they lie beside the records.
     """
 
     name: str
@@ -58,28 +61,7 @@ class Study:
     cells: pd.DataFrame
     settings: tuple[Setting, ...]
     records: dict[str, Result]
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """One value over the seeds that have it.
-
-    Attributes:
-        mean: NaN for a hole.
-        sd: Standard deviation over seeds (n - 1); NaN with fewer than two.
-        seeds: How many seeds the mean is of.
-        note: Why a value is missing, wholly or for some of the seeds; else "".
-    """
-
-    mean: float
-    sd: float
-    seeds: int
-    note: str
-
-    @property
-    def hole(self) -> bool:
-        """Whether there is no value."""
-        return self.seeds == 0
+    influences: Mapping[str, Mapping[str, NDArray[np.float32]]] = field(default_factory=dict)
 
 
 def read(folder: Path) -> Study:
@@ -91,7 +73,8 @@ def read(folder: Path) -> Study:
     cells = results.load(folder)
     records = results.read_all(folder)
     plan = results.read_plan(folder) if (folder / results.PLAN).exists() else {}
-    return study(cells, records, plan, name=folder.resolve().name)
+    found = {key: influences.read(folder, record) for key, record in records.items()}
+    return replace(study(cells, records, plan, name=folder.resolve().name), influences=found)
 
 
 def study(
@@ -149,7 +132,7 @@ class Flow:
 def floor(setting: Setting, metric: str) -> Pooled | None:
     """The value of exact draws of the model, pooled over seeds; None if there is no such cell."""
     rows = setting.cells[setting.cells["sampler"] == EXACT]
-    return None if rows.empty else _pool(rows, metric)
+    return None if rows.empty else pool(rows, metric)
 
 
 def flows(setting: Setting, metric: str) -> list[Flow]:
@@ -159,7 +142,7 @@ def flows(setting: Setting, metric: str) -> list[Flow]:
     for (_, steps), group in rows.groupby(["rank", "steps"]):
         line, grid = group.iloc[0][["line", "grid"]]
         name = f"exact flow{line.removeprefix(FLOW)} ({grid}, S = {steps})"
-        found.append(Flow(name, grid, _pool(group, metric)))
+        found.append(Flow(name, grid, pool(group, metric)))
     return found
 
 
@@ -180,7 +163,7 @@ def points(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
         row["nfe"] = group["nfe_mean"].fillna(group["nfe"].astype("float64")).mean()
         row |= {"least": group["nfe_min"].min(), "most": group["nfe_max"].max()}
         row |= {"effective": first["steps_effective"], "served": bool(first.get("served", False))}
-        value = _pool(group, metric)
+        value = pool(group, metric)
         rows.append(row | {"value": value, "mean": value.mean})
     return pd.DataFrame(rows, columns=[*_KEY, *_CELL, *parameters, *_POINT])
 
@@ -221,26 +204,6 @@ def serve_all(cells: pd.DataFrame) -> pd.DataFrame:
             like = {name: sister[name] for name in ("rank", "grid", "label")}
             kept.append(alone.assign(**like, served=True))
     return pd.concat(kept, ignore_index=True) if kept else cells.assign(served=False)
-
-
-def _pool(rows: pd.DataFrame, metric: str) -> Pooled:
-    name = f"metric.{metric}"
-    values = rows[name] if name in rows else pd.Series(math.nan, index=rows.index)
-    good = values[values.map(math.isfinite)]
-    notes = []
-    for index in values.index.difference(good.index, sort=False):
-        row = rows.loc[index]
-        known = row["reason"] if pd.notna(row["reason"]) else f"{metric} was not recorded"
-        notes.append(f"{row['status']}: {known}" if row["status"] == "failed" else known)
-    note = "; ".join(dict.fromkeys(notes))
-    if note and len(good):
-        note = f"{len(notes)} of {len(rows)} seeds: {note}"
-    return Pooled(
-        mean=float(good.mean()) if len(good) else math.nan,
-        sd=float(good.std(ddof=1)) if len(good) > 1 else math.nan,
-        seeds=len(good),
-        note=note,
-    )
 
 
 def _budgets(cells: pd.DataFrame) -> "pd.Series[Any]":

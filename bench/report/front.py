@@ -7,45 +7,46 @@ from typing import Any
 
 import pandas as pd
 
+from bench.report.yardstick import Yardstick
+
 
 @dataclass(frozen=True)
 class Best:
-    """A place on the front: the lowest value for who can pay from `nfe` to below `until` calls.
+    """A place on the front: the best value for who can pay from `nfe` to below `until` calls.
 
     Attributes:
         nfe: Calls that it really took.
         until: Calls of the next place, infinite for the last one.
         points: The points that stand there; several only if their values are equal.
-        following: The point with the lowest value of all other configurations at less than
-            `until` calls, or None.
+        within: All points at less than `until` calls, the best first.
     """
 
     nfe: float
     until: float
     points: pd.DataFrame
-    following: "pd.Series[Any] | None"
+    within: pd.DataFrame
+
+    @property
+    def following(self) -> "pd.Series[Any] | None":
+        """The best point of all other configurations at less than `until` calls, if any."""
+        others = self.within[~self.within["rank"].isin(self.points["rank"])]
+        return None if others.empty else others.iloc[0]
 
 
-def front(points: pd.DataFrame) -> list[Best]:
+def front(points: pd.DataFrame, yardstick: Yardstick) -> list[Best]:
     """The places of the front by rising NFE, from points as `frame.points` gives them.
 
-    A point stands on the front if no other has a lower value at as many calls or fewer, nor the
+    A point stands on the front if no other has a better value at as many calls or fewer, nor the
     same value at fewer. Points without a value stand nowhere.
     """
-    good = points[points["mean"].notna() & points["nfe"].notna()]
+    good = yardstick.ranked(points[points["nfe"].notna()])
     places: list[pd.DataFrame] = []
-    lowest = math.inf
     for _, at in good.groupby("nfe"):
-        if at["mean"].min() < lowest:
-            lowest = at["mean"].min()
-            places.append(at[at["mean"] == lowest])
+        value = at["mean"].iloc[0]
+        if not places or yardstick.beats(value, places[-1]["mean"].iloc[0]):
+            places.append(at[at["mean"] == value])
     calls = [place["nfe"].iloc[0] for place in places]
     return [
-        Best(nfe, until, place, _following(good, place, until))
+        Best(nfe, until, place, good[good["nfe"] < until])
         for place, (nfe, until) in zip(places, pairwise([*calls, math.inf]), strict=True)
     ]
-
-
-def _following(good: pd.DataFrame, place: pd.DataFrame, until: float) -> "pd.Series[Any] | None":
-    others = good[(good["nfe"] < until) & ~good["rank"].isin(place["rank"])]
-    return None if others.empty else others.sort_values("mean", kind="stable").iloc[0]

@@ -9,9 +9,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from bench.report.frame import Pooled
+from bench.report.pooled import Pooled
 
 HOLE = "—"
+NAMED = 6
+"""Most configurations that one sentence names."""
+
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # `_` only where it could start or end emphasis: fd_cifar stays readable in the source.
 _SPECIAL = re.compile(r"[\\`*|\[\]$~#]|(?<!\w)_|_(?!\w)")
@@ -60,17 +63,37 @@ class Scale:
         return digits(value / 10**self.exponent)
 
     def pooled(self, value: Pooled) -> str:
-        """A value with its spread over seeds, if it has one."""
+        """A value with its standard error, if it has one.
+
+        Two digits of the error, and as many decimals of the value; fewer where the value would
+        need more than six digits for that.
+
+        >>> Scale().pooled(Pooled(7.3123, 1, error=0.0431))
+        '7.312 ± 0.043'
+        >>> Scale().pooled(Pooled(7.3123, 1))
+        '7.31'
+        """
         if value.hole:
             return HOLE
-        mean = self.show(value.mean)
-        if math.isnan(value.sd):
-            return mean
-        decimals = len(mean.partition(".")[2])
-        spread = f"{value.sd / 10**self.exponent:.{decimals}f}"
-        if float(spread) == 0:  # smaller than the last digit of the mean: its own first digit
-            spread = f"{value.sd / 10**self.exponent:.1g}"
-        return f"{mean} ± {spread}"
+        mean, error = value.mean / 10**self.exponent, value.error / 10**self.exponent
+        if math.isnan(error):
+            return digits(mean)
+        if error == 0:
+            return f"{digits(mean)} ± 0"
+        decimals = max(0, min(_decimals(error, 2), _decimals(max(abs(mean), error), 6)))
+        told = f"{error:.{decimals}f}"
+        if float(told) == 0:  # smaller than the last digit of the value: its own first digit
+            told = f"{error:.1g}"
+        return f"{mean:z.{decimals}f} ± {told}"  # z: no minus before a zero
+
+
+def _decimals(value: float, significant: int) -> int:
+    """Decimals that show so many significant digits of a number as it is after rounding.
+
+    >>> _decimals(0.0431, 2), _decimals(0.0996, 2), _decimals(43.1, 2)
+    (3, 2, 0)
+    """
+    return significant - 1 - int(f"{value:.{significant - 1}e}".partition("e")[2])
 
 
 def digits(value: float) -> str:
@@ -105,6 +128,16 @@ def times(value: float, base: float) -> str:
     if not ratio >= 0:
         return HOLE
     return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}" if ratio >= 1.95 else f"{ratio:.2f}"
+
+
+def listed(words: Sequence[str], most: int = NAMED) -> str:
+    """Safe texts as a list in a sentence, a long one cut.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=1)
+    ('a, b and c', 'a and 2 more')
+    """
+    *start, last = words if len(words) <= most else [*words[:most], f"{len(words) - most} more"]
+    return f"{', '.join(start)} and {last}" if start else last
 
 
 @dataclass

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from bench.report import frame
-from bench.report.frame import Flow, Pooled, Setting, Study
+from bench.report.frame import Flow, Setting, Study
 from bench.report.front import Best, front
 from bench.report.names import MANY
+from bench.report.pooled import Pooled
+from bench.report.yardstick import Yardstick
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,12 @@ class Panel:
     flows: list[Flow]
 
 
-def arrange(study: Study, metric: str) -> list[Panel]:
+def arrange(study: Study, metric: str, yardstick: Yardstick) -> list[Panel]:
     """The panels of a metric, those of one setting after those of another; none without a line."""
     return [
         panel
         for setting in study.settings
-        for panel in _of(setting, metric)
+        for panel in _of(setting, metric, yardstick)
         if len(panel.points) + len(panel.quiet)
     ]
 
@@ -53,13 +55,14 @@ def shows(value: Pooled) -> bool:
     return value.mean > 0
 
 
-def _of(setting: Setting, metric: str) -> Iterator[Panel]:
+def _of(setting: Setting, metric: str, yardstick: Yardstick) -> Iterator[Panel]:
     exact = frame.floor(setting, metric)
     floor = exact if exact is not None and shows(exact) else None
     flows = [flow for flow in frame.flows(setting, metric) if shows(flow.value)]
     points = _shown(frame.points(frame.serve_all(setting.cells), metric))
     compared = points["rank"].nunique() > 1
-    best = [place for place in front(points) if shows(place.points["value"].iloc[0])] * compared
+    places = front(points, yardstick) if compared else []
+    best = [place for place in places if shows(place.points["value"].iloc[0])]
     split = list(_split(points))
 
     def panel(title: str, part: pd.DataFrame, names: str, quiet: pd.DataFrame) -> Panel:

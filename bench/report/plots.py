@@ -26,15 +26,19 @@ from matplotlib.ticker import (
 )
 
 from bench import atomic
-from bench.report import frame
+from bench.report import frame, yardstick
 from bench.report.frame import Study
 from bench.report.markdown import Scale
 from bench.report.panels import Panel, arrange, shows
+from bench.report.pooled import Pooled
 from bench.report.tables import EXACT_DRAWS
 from bench.report.text import Picture
+from bench.report.yardstick import Yardstick
 
 NAME = "quality-vs-nfe"
 FRONT = "best at each budget"
+INTERVAL = 1.96
+"""Standard errors to either side of a value that hold 95 %."""
 _MARKERS = ["o", "s", "^", "D", "v", "p", "<", "*", ">", "h"]
 _DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (5, 1.5, 1, 1.5)]
 _LINE: dict[str, Any] = {"linewidth": 1.8}
@@ -97,7 +101,8 @@ def encode(figure: Figure, kind: str, description: str, dpi: int = 150) -> bytes
 
 
 def _write(study: Study, metric: str, path: Path) -> Picture:
-    drawn = arrange(study, metric)
+    stick = yardstick.of(study, metric)
+    drawn = arrange(study, metric, stick)
     if not drawn:
         return Picture(None, "No plot: no cell of a sampler has a value above zero yet.")
     with style():
@@ -105,10 +110,20 @@ def _write(study: Study, metric: str, path: Path) -> Picture:
         for kind in ("svg", "png"):
             data = encode(figure, kind, f"{metric} against NFE")
             atomic.write_bytes(path.with_suffix(f".{kind}"), data)
-    return Picture(f"{path.name}.svg", _caption(drawn))
+    return Picture(f"{path.name}.svg", _caption(drawn, stick, _below(study, metric)))
 
 
-def _caption(panels: list[Panel]) -> str:
+def _below(study: Study, metric: str) -> int:
+    """How many values have no place on a logarithmic axis: estimates of a distance near zero."""
+    values: list[Pooled] = []
+    for setting in study.settings:
+        exact = frame.floor(setting, metric)
+        values += [*frame.points(setting.cells, metric)["value"], *([exact] if exact else [])]
+        values += [flow.value for flow in frame.flows(setting, metric)]
+    return sum(not value.hole and not shows(value) for value in values)
+
+
+def _caption(panels: list[Panel], stick: Yardstick, below: int = 0) -> str:
     """How to read the plot; what its numbers are of, the report says with the tables as well."""
     words = ["Both axes are logarithmic; each point is at the NFE that really ran."]
     points = pd.concat([panel.points for panel in panels])
@@ -118,10 +133,13 @@ def _caption(panels: list[Panel]) -> str:
         words.append("The first panel has what is best at some budget in colour, the rest in grey.")
     if any(panel.front for panel in panels):
         words.append(
-            f"The pale band joins the {FRONT}: no value at as many calls or fewer is lower."
+            f"The pale band joins the {FRONT}: no value at as many calls or fewer is "
+            f"{stick.better}."
         )
     if any(panel.exact for panel in panels):
-        words.append("The horizontal line is the value of exact draws of the model: the floor.")
+        words.append(
+            f"The horizontal line is the value of exact draws of the model: the {stick.bound}."
+        )
     if any(panel.flows for panel in panels):
         words.append(
             "Dotted: the exact flow between the ends of that grid, which a deterministic sampler "
@@ -129,10 +147,16 @@ def _caption(panels: list[Panel]) -> str:
         )
     if points["served"].any():
         words.append(f"The spacing {frame.ALL} is the last point of every other spacing.")
-    if any(value.sd > 0 for value in points["value"]):
-        words.append("Bars: one standard deviation over seeds to either side.")
+    if any(value.sure for value in points["value"]):
+        words.append(f"Bars: 95 % intervals, {INTERVAL} standard errors to either side.")
     if any(value.hole for value in points["value"]):
         words.append("A gap in a line is a cell without a value.")
+    if below:
+        one = below == 1
+        words.append(
+            f"{below} value{'' if one else 's'} at or below zero, which the axis cannot show, "
+            f"{'is' if one else 'are'} left out."
+        )
     return " ".join(words)
 
 
@@ -143,7 +167,8 @@ def _figure(panels: list[Panel], metric: str) -> Figure:
     values += [flow.value.mean for panel in panels for flow in panel.flows]
     scale = Scale.of(values)
     unit = 10.0**scale.exponent
-    low, high = min(values) / unit / 1.6, max(values) / unit * 1.6
+    tops = [value.mean + _reach(value) for value in points["value"] if shows(value)]
+    low, high = min(values) / unit / 1.6, max(values + tops) / unit * 1.6
     ran = points["nfe"].dropna()
     budgets = sorted({int(nfe) for nfe in points["budget"].dropna()} or {round(n) for n in ran})
     names = [name for panel in panels for name in panel.points[panel.names]]
@@ -288,18 +313,27 @@ def _draw(axes: Axes, panel: Panel, looks: dict[str, _Look], unit: float) -> lis
         clip_on=False,
         zorder=3,
     )
-    spread = pd.Series([value.sd / unit for value in points["value"]], points.index)
+    reach = pd.Series([_reach(value) / unit for value in points["value"]], points.index)
+    lowest = axes.get_ylim()[0]
     ends = []
     for (who, rows), name in zip(data.groupby("who", sort=False), first[panel.names], strict=True):
         line, dash = names[str(who)]
-        if spread[rows.index].notna().any():
+        up = reach[rows.index]
+        if up.any():
+            # What reaches below the panel ends there: a logarithm of less than zero is none.
+            down = up.clip(upper=rows["value"] - lowest)
             bars: Any = {"fmt": "none", "ecolor": looks[line].color, "elinewidth": 1.2}
-            axes.errorbar(rows["nfe"], rows["value"], spread[rows.index], **bars)
+            axes.errorbar(rows["nfe"], rows["value"], [down, up], **bars)
         last = rows.dropna().iloc[-1]
         look = {"color": looks[line].color, "marker": looks[line].marker, **_LINE, **_MARK}
         look["linestyle"] = (0, dash) if dash else "-"
         ends.append(_End(name, last["nfe"], last["value"], look))
     return ends
+
+
+def _reach(value: Pooled) -> float:
+    """How far the interval of a value reaches to either side; 0 where no error is known."""
+    return INTERVAL * value.error if value.sure else 0.0
 
 
 def _quiet(axes: Axes, panel: Panel, unit: float) -> None:

@@ -1,5 +1,8 @@
 """Quality against steps: who is best, and every value.
 
+What is best beyond the noise is bold; what cannot be told apart from the best has a sign, and then
+nothing is bold. Values are compared within a row of one NFE, or a column where that runs across.
+
 `best`: the Pareto front, a row a range of budgets.
 `by_nfe`: a row a number of function evaluations, a column a configuration; the other way round
 where there are many configurations.
@@ -11,18 +14,22 @@ paper (Song, Meng and Ermon 2021, arXiv:2010.02502).
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from bench.report.frame import ALL, Flow, Pooled, parts
+from bench.report.frame import ALL, Flow, parts
 from bench.report.front import Best, front
-from bench.report.markdown import HOLE, Footnotes, Scale, calls, escape, table, times
+from bench.report.markdown import HOLE, NAMED, Footnotes, Scale, calls, escape, table, times
 from bench.report.names import plain
+from bench.report.pooled import Pooled
+from bench.report.yardstick import Yardstick
 
 EXACT_DRAWS = "exact draws"
 ETA = "param.eta"
+BOLD, TIE, OPEN = "bold", "≈", "open"
+"""What a comparison comes to: a winner, a tie, or nothing for want of an error bar."""
 
 
 @dataclass(frozen=True)
@@ -33,33 +40,60 @@ class Table:
     text: str
 
 
-def best(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator[Table]:
+def best(
+    points: pd.DataFrame, exact: Pooled | None, scale: Scale, yardstick: Yardstick
+) -> Iterator[Table]:
     """The front, where there are at least two configurations to compare."""
     good = points[points["mean"].notna()]
     if good["rank"].nunique() < 2:
         return
     floor = math.nan if exact is None else exact.mean
+    seen: set[str] = set()
     rows = []
-    for place in front(points):
+    for place in front(points, yardstick):
         point, following = place.points.iloc[0], place.following
         names = [
-            " and ".join(map(escape, place.points["label"])),
+            _leader(place, yardstick, seen),
             HOLE if following is None else _with_calls(following, place.nfe),
         ]
         ratio = HOLE if following is None else times(following["mean"], point["mean"])
         numbers = [scale.pooled(point["value"]), ratio, times(point["mean"], floor)]
         rows.append([_budgets(place), *names, *numbers])
-    header = ["NFE", "Lowest", "Next", "Value", "Next: times as high", "Times the floor"]
-    legend = (
-        "Lowest: no cell with as many calls or fewer has a lower value. Next: the lowest value of "
-        "the other configurations within the NFE of the row."
-    )
-    if good["value"].map(lambda value: value.seeds < 2).any():
-        legend += (
-            " A single run has no error bar: where the next is hardly higher, which of the two "
+    first, worse = yardstick.best.capitalize(), "lower" if yardstick.higher else "higher"
+    header = ["NFE", first, "Next", "Value", "Next: times as high", f"Times the {yardstick.bound}"]
+    legend = [
+        f"{first}: no cell with as many calls or fewer has a {yardstick.better} value. Next: the "
+        f"{yardstick.best} value of the other configurations within the NFE of the row."
+    ]
+    if BOLD in seen:
+        legend.append(f"Bold: the {yardstick.best} beyond the noise.")
+    if TIE in seen:
+        legend.append(f"{TIE}: cannot be told apart from the {yardstick.best}, best first.")
+    if seen & {BOLD, TIE}:
+        legend.append("At 95 %, for all cells within the NFE of a row together.")
+    if not all(value.sure for value in good["value"]):
+        legend.append(
+            f"A single run has no error bar: where the next is hardly {worse}, which of the two "
             "is better is open."
         )
-    yield Table("Best at each budget", f"{table(header, rows, left=3)}\n\n{legend}")
+    yield Table("Best at each budget", f"{table(header, rows, left=3)}\n\n{' '.join(legend)}")
+
+
+def _leader(place: Best, yardstick: Yardstick, seen: set[str]) -> str:
+    """Who stands at a place of the front, with all that cannot be told apart from it."""
+    name = " and ".join(map(escape, place.points["label"]))
+    verdict = yardstick.judge(list(place.within["value"]))
+    if verdict is None:
+        return name
+    among = place.within.iloc[list(verdict.among)].drop_duplicates("rank")
+    tied = among[~among["rank"].isin(place.points["rank"])]
+    if tied.empty and len(place.points) == 1:
+        seen.add(BOLD)
+        return f"**{name}**"
+    seen.add(TIE)
+    others = [_with_calls(point, place.nfe) for _, point in tied.head(NAMED).iterrows()]
+    others += [f"{len(tied) - NAMED} more"] if len(tied) > NAMED else []
+    return f" {TIE} ".join([name, *others])
 
 
 def _budgets(place: Best) -> str:
@@ -75,7 +109,9 @@ def _with_calls(point: "pd.Series[Any]", nfe: float) -> str:
     return escape(point["label"]) + ran
 
 
-def by_nfe(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator[Table]:
+def by_nfe(
+    points: pd.DataFrame, exact: Pooled | None, scale: Scale, yardstick: Yardstick
+) -> Iterator[Table]:
     """Tables of what has a budget: NFE down and a column a configuration, maybe one a spacing.
 
     Where these would be too wide, one table with NFE across and a row a configuration.
@@ -87,9 +123,10 @@ def by_nfe(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator
     for grid, part in fitting or [("", placed)]:
         configurations = part.drop_duplicates("rank")
         names = list(map(escape, configurations["line" if grid else "label"]))
+        signs = _Signs("row" if fitting else "column", yardstick)
         notes, budgets, columns = Footnotes(), [], []
         for budget, at in part.groupby("budget"):
-            head, places = _series(at, configurations["rank"], "NFE", scale, notes)
+            head, places = _series(at, configurations["rank"], "NFE", scale, signs, notes)
             budgets.append(f"{budget}{head}")
             columns.append(places)
         if fitting:
@@ -99,22 +136,25 @@ def by_nfe(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator
             header = ["Configuration", *(f"NFE {budget}" for budget in budgets)]
             rows = [[name, *row] for name, *row in zip(names, *columns, strict=True)]
         rows += _floor(exact, len(header) - 1, scale, notes)
-        yield Table(f"Spacing {grid}" if grid else "", _text(header, rows, notes, part))
+        yield Table(f"Spacing {grid}" if grid else "", _text(header, rows, signs, notes, part))
 
 
-def by_eta(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator[Table]:
+def by_eta(
+    points: pd.DataFrame, exact: Pooled | None, scale: Scale, yardstick: Yardstick
+) -> Iterator[Table]:
     """Tables with eta down and steps across, one a spacing, where a sampler sweeps both."""
     for title, part in _sweeps_of_eta(points):
         etas = part.drop_duplicates("rank").set_index("rank")[ETA].map(plain)
         ranks = sorted(etas.index, key=lambda rank: _eta_order(etas[rank]))
+        signs = _Signs("column", yardstick)
         notes, header, columns = Footnotes(), ["η"], []
         for steps, at in part.groupby("steps"):
-            head, places = _series(at, ranks, "steps", scale, notes)
+            head, places = _series(at, ranks, "steps", scale, signs, notes)
             header.append(f"S = {steps}{head}")
             columns.append(places)
         rows = [[escape(etas[rank]), *row] for rank, *row in zip(ranks, *columns, strict=True)]
         rows += _floor(exact, len(columns), scale, notes)
-        yield Table(title, _text(header, rows, notes, part))
+        yield Table(title, _text(header, rows, signs, notes, part))
 
 
 def by_tolerance(points: pd.DataFrame, scale: Scale) -> Iterator[Table]:
@@ -137,7 +177,9 @@ def by_tolerance(points: pd.DataFrame, scale: Scale) -> Iterator[Table]:
     yield Table("Samplers that choose their own steps", text)
 
 
-def references(exact: Pooled | None, flows: Iterable[Flow], scale: Scale) -> Iterator[Table]:
+def references(
+    exact: Pooled | None, flows: Iterable[Flow], scale: Scale, yardstick: Yardstick
+) -> Iterator[Table]:
     """What samplers are held against, where that is more than exact draws."""
     flows = list(flows)
     if not flows:
@@ -151,13 +193,15 @@ def references(exact: Pooled | None, flows: Iterable[Flow], scale: Scale) -> Ite
         [escape(name), scale.pooled(value) + notes.mark(value.note), times(value.mean, floor)]
         for name, value in named
     ]
+    side = "below" if yardstick.higher else "above"
     legend = (
         "Exact flow: the probability-flow ODE itself, from the first to the last point of that "
-        "grid. What it has above exact draws, the two ends of the grid lose; what a deterministic "
-        "sampler on the same ends has above it, the sampler loses. Another S may start elsewhere, "
-        "and injected noise can heal what a start loses."
+        f"grid. What it has {side} exact draws, the two ends of the grid lose; what a "
+        f"deterministic sampler on the same ends has {side} it, the sampler loses. Another S may "
+        "start elsewhere, and injected noise can heal what a start loses."
     )
-    text = _joined(table(["Reference", "Value", "Times the floor"], rows), notes, legend)
+    header = ["Reference", "Value", f"Times the {yardstick.bound}"]
+    text = _joined(table(header, rows), notes, legend)
     yield Table("References", text)
 
 
@@ -189,8 +233,54 @@ def _eta_order(eta: str) -> tuple[bool, float, str]:
         return True, 0.0, eta
 
 
+@dataclass
+class _Signs:
+    """The signs of one table: what a comparison along its rows or columns comes to.
+
+    Attributes:
+        along: "row" or "column": within which values are compared.
+        yardstick: What they are compared by.
+        seen: The outcomes that really occur.
+    """
+
+    along: str
+    yardstick: Yardstick
+    seen: set[str] = field(default_factory=set)
+
+    def of(self, values: list[Pooled]) -> list[str]:
+        """The sign of each value: BOLD, TIE or none."""
+        verdict = self.yardstick.judge(values)
+        if verdict is None:
+            errors = {value.sure for value in values if not value.hole}
+            self.seen |= {OPEN} if len(errors) == 2 else set()
+            return [""] * len(values)
+        sign = BOLD if verdict.beyond else TIE
+        self.seen.add(sign)
+        return [sign if place in verdict.among else "" for place in range(len(values))]
+
+    def legend(self) -> list[str]:
+        """What the signs that occur mean."""
+        words = []
+        if BOLD in self.seen:
+            words.append(f"Bold: the best of its {self.along} beyond the noise.")
+        if TIE in self.seen:
+            words.append(
+                f"{TIE}: the best of its {self.along} and what cannot be told apart from it."
+            )
+        if words:
+            words.append(f"At 95 %, for all values of a {self.along} together.")
+        if OPEN in self.seen:
+            words.append(f"A {self.along} with a value without an error bar has no marks.")
+        return words
+
+
 def _series(
-    points: pd.DataFrame, ranks: Iterable[int], by: str, scale: Scale, notes: Footnotes
+    points: pd.DataFrame,
+    ranks: Iterable[int],
+    by: str,
+    scale: Scale,
+    signs: _Signs,
+    notes: Footnotes,
 ) -> tuple[str, list[str]]:
     """The places of one row or column, in the order of `ranks`, and an addition to its head.
 
@@ -201,11 +291,18 @@ def _series(
     pairs = zip(points[ran], points[asked], strict=True)
     brackets = [f" ({calls(n)} {by})" if n != m else "" for n, m in pairs]
     shared = brackets[0] if len(set(brackets)) == 1 else ""
+    values = list(points["value"])
     texts = {}
-    for rank, value, bracket in zip(points["rank"], points["value"], brackets, strict=True):
-        text = scale.pooled(value) + notes.mark(value.note)
+    for rank, value, sign, bracket in zip(
+        points["rank"], values, signs.of(values), brackets, strict=True
+    ):
+        text = _signed(scale.pooled(value), sign) + notes.mark(value.note)
         texts[rank] = text if shared or value.hole else text + bracket
     return shared, [texts.get(rank, "") for rank in ranks]
+
+
+def _signed(text: str, sign: str) -> str:
+    return {BOLD: f"**{text}**", TIE: f"{text} {TIE}"}.get(sign, text)
 
 
 def _floor(exact: Pooled | None, width: int, scale: Scale, notes: Footnotes) -> list[list[str]]:
@@ -215,10 +312,16 @@ def _floor(exact: Pooled | None, width: int, scale: Scale, notes: Footnotes) -> 
     return [[EXACT_DRAWS, *[scale.pooled(exact) + notes.mark(exact.note)] * width]]
 
 
-def _text(header: list[str], rows: list[list[str]], notes: Footnotes, part: pd.DataFrame) -> str:
+def _text(
+    header: list[str],
+    rows: list[list[str]],
+    signs: _Signs,
+    notes: Footnotes,
+    part: pd.DataFrame,
+) -> str:
     """The table, its footnotes, and a legend of the signs that really occur in it."""
     places = [place for row in [header, *rows] for place in row]
-    legend = []
+    legend = signs.legend()
     if any(place.endswith((" NFE)", " steps)")) for place in places):
         legend.append(
             "In brackets: what really ran, where duplicates on the grid were dropped or no number "

@@ -1,25 +1,35 @@
 """The words of a report: summary, captions and provenance, all made from the numbers.
 
-A value is one run of one seed, or a mean over seeds; neither has an error bar. The words
-say which value is the lowest, never that one sampler is better than another.
+Where all values of a budget have error bars, the words say which is best, or which cannot be told
+apart. Elsewhere they say which value is the lowest, never that one sampler is better than another.
 """
 
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from bench.report import frame, tables
-from bench.report.frame import Pooled, Setting, Study
-from bench.report.markdown import Scale, calls, digits, escape, table, times
+from bench.report import frame, tables, yardstick
+from bench.report.cautions import cautions
+from bench.report.frame import Setting, Study
+from bench.report.markdown import (
+    NAMED,
+    Scale,
+    calls,
+    digits,
+    escape,
+    listed,
+    table,
+    times,
+)
 from bench.report.names import EXACT, plain, rivals, usual_grid
+from bench.report.pooled import Pooled
+from bench.report.yardstick import Yardstick
 
 REACH = 2.0
-"""A value counts as near the floor up to this many times the value of exact draws."""
-
-NAMED = 6
-"""Most configurations that one sentence names."""
+"""A value counts as near that of exact draws up to this many times it, or from a part of it on."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ def _lead(study: Study) -> str:
 def _metric(study: Study, metric: str, plot: Picture) -> Iterator[str]:
     alt = f"{metric} against the number of function evaluations"
     yield from _image(replace(plot, caption=f"{_of(study, metric)} {plot.caption}"), alt)
+    stick = yardstick.of(study, metric)
     for setting in study.settings:
         points, exact = frame.points(setting.cells, metric), frame.floor(setting, metric)
         flows = frame.flows(setting, metric)
@@ -72,19 +83,21 @@ def _metric(study: Study, metric: str, plot: Picture) -> Iterator[str]:
         if setting.name:
             yield f"### {escape(setting.name)}"
         yield f"In words{f' (values {scale.words})' if scale.words else ''}:"
-        yield _bullets(summary(points, exact, scale))
+        yield _bullets(summary(points, exact, scale, stick))
         yield f"*{caption(study, setting, metric, scale)}*"
-        yield from _blocks(tables.best(points, exact, scale))
+        if cautioned := list(cautions(study, setting, metric)):
+            yield f"Cautions:\n\n{_bullets(cautioned)}"
+        yield from _blocks(tables.best(points, exact, scale, stick))
         shown = frame.points(frame.serve_all(setting.cells), metric)
-        by_nfe = _blocks(tables.by_nfe(shown, exact, scale))
-        by_eta = _blocks(tables.by_eta(shown, exact, scale))
+        by_nfe = _blocks(tables.by_nfe(shown, exact, scale, stick))
+        by_eta = _blocks(tables.by_eta(shown, exact, scale, stick))
         if tables.only_eta(shown):
             folded = "<details><summary>The same numbers with NFE down</summary>"
             yield from [*by_eta, folded, *by_nfe, "</details>"]
         else:
             yield from [*by_nfe, *by_eta]
         yield from _blocks(tables.by_tolerance(points, scale))
-        yield from _blocks(tables.references(exact, flows, scale))
+        yield from _blocks(tables.references(exact, flows, scale, stick))
 
 
 def _of(study: Study, metric: str) -> str:
@@ -103,17 +116,26 @@ def _blocks(found: Iterable[tables.Table]) -> list[str]:
     ]
 
 
-def summary(points: pd.DataFrame, exact: Pooled | None, scale: Scale) -> Iterator[str]:
+def summary(
+    points: pd.DataFrame, exact: Pooled | None, scale: Scale, stick: Yardstick
+) -> Iterator[str]:
     """What the numbers of one setting say, a sentence each."""
-    good = points[points["mean"].notna()]
+    good = stick.ranked(points)
     if good.empty:
         yield "No cell of a sampler has a value yet."
     for budget, at in good.groupby("budget"):
-        yield _lowest(int(str(budget)), at.sort_values("mean", kind="stable"), scale)
+        yield _leading(int(str(budget)), at, scale, stick)
     if exact is not None and not exact.hole:
-        yield _near_floor(good, exact, scale)
-    if len(good) and all(value.seeds < 2 for value in good["value"]):
+        yield _near_exact(good, exact, scale, stick)
+    unsure = sum(not value.sure for value in good["value"])
+    if len(good) and unsure == len(good):
         yield "Every value is a single run without an error bar: small differences may be noise."
+    elif unsure:
+        yield (
+            f"{unsure} of {_count(len(good), 'value')} "
+            f"{'has' if unsure == 1 else 'have'} no error bar: where one of them is compared, "
+            "small differences may be noise."
+        )
 
 
 def caption(study: Study, setting: Setting, metric: str, scale: Scale) -> str:
@@ -128,48 +150,76 @@ def caption(study: Study, setting: Setting, metric: str, scale: Scale) -> str:
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
         *_commits(done),
     ]
-    what = f"{escape(metric)} {scale.words}".strip()
-    if len(seeds) > 1:
-        what += ", mean ± standard deviation over seeds"
-    notes = _distinct(done[f"notes.{metric}"]) if f"notes.{metric}" in done else []
-    return f"{what}; lower is better. {escape('; '.join([*words, *notes]))}."
+    what = f"{escape(metric)} {scale.words}".strip() + _errors(setting, metric)
+    better = yardstick.of(study, metric).better
+    return f"{what}; {better} is better. {escape('; '.join(words))}."
 
 
-def _lowest(budget: int, at: pd.DataFrame, scale: Scale) -> str:
-    best = at.iloc[0]
-    ran = f" (with {calls(best['nfe'])})" if best["nfe"] != budget else ""
-    said = f"At {budget} NFE, **{escape(best['label'])}**{ran} "
+def _errors(setting: Setting, metric: str) -> str:
+    """What stands behind the ±: nothing, one standard error of a value, or of a mean over seeds."""
+    exact = frame.floor(setting, metric)
+    values = [*frame.points(setting.cells, metric)["value"], *([exact] if exact else [])]
+    values = [value for value in values if not value.hole]
+    told = ", mean over seeds" if any(value.seeds > 1 for value in values) else ""
+    spread = {math.isfinite(value.freedom) for value in values if value.sure}
+    if not spread:
+        return told
+    sources = [
+        "the spread over seeds" if is_spread else "the images" for is_spread in sorted(spread)
+    ]
+    return f"{told} ± one standard error, from {' or '.join(sources)}"
+
+
+def _leading(budget: int, at: pd.DataFrame, scale: Scale, stick: Yardstick) -> str:
+    """Who is best at a budget, the best first in `at`; or who has the lowest value, if that is all.
+
+    "Best" is said only beyond the noise.
+    """
+    names = list(map(escape, at["label"]))
+    ran = [f" (with {calls(nfe)})" if nfe != budget else "" for nfe in at["nfe"]]
+    shown = [scale.pooled(value) for value in at["value"]]
+    said = f"At {budget} NFE, "
+    leader = f"{said}**{names[0]}**{ran[0]}"
     if len(at) == 1:
-        return f"{said}has the only value, {scale.show(best['mean'])}."
-    second = at.iloc[1]
-    higher = best["mean"] > 0 and second["mean"] >= 1.005 * best["mean"]
-    factor = f", {times(second['mean'], best['mean'])} times as high" if higher else ""
-    return (
-        f"{said}has the lowest value, {scale.show(best['mean'])}; "
-        f"next is {escape(second['label'])}, {scale.show(second['mean'])}{factor}."
-    )
+        return f"{leader} has the only value, {shown[0]}."
+    verdict = stick.judge(list(at["value"]))
+    if verdict is not None and not verdict.beyond:
+        tied = [f"{names[place]}{ran[place]}" for place in verdict.among]
+        last = shown[verdict.among[-1]]
+        return f"{said}{listed(tied)} cannot be told apart: {shown[0]} to {last}."
+    leads = f"has the {stick.best} value" if verdict is None else "is best"
+    factor = _factor(*at["mean"].iloc[:2])
+    return f"{leader} {leads}, {shown[0]}; next is {names[1]}, {shown[1]}{factor}."
 
 
-def _near_floor(good: pd.DataFrame, exact: Pooled, scale: Scale) -> str:
-    """Which configurations come near the floor, each at the first NFE where it does."""
-    said = f"The floor is {scale.show(exact.mean)}, the value of exact draws of the model."
-    near = good[good["mean"] <= REACH * exact.mean].sort_values("nfe", kind="stable")
-    first = near.drop_duplicates("rank")
+def _factor(best: float, second: float) -> str:
+    """', 1.3 times as high' where two values visibly differ and have a ratio."""
+    if best <= 0 or second <= 0 or abs(second / best - 1) < 0.005:
+        return ""
+    return f", {times(second, best)} times as high"
+
+
+def _near_exact(good: pd.DataFrame, exact: Pooled, scale: Scale, stick: Yardstick) -> str:
+    """Which configurations come near the value of exact draws, each at the first NFE."""
+    said = f"The {stick.bound} is {scale.pooled(exact)}, the value of exact draws of the model."
+    if exact.mean <= 0:  # an unbiased estimate of a distance may be: no value is a multiple of it
+        return said
+    limit = exact.mean / REACH if stick.higher else REACH * exact.mean
+    reach = f"{1 / REACH:g} times that" if stick.higher else f"{REACH:g} times that"
+    near = good[good["mean"] >= limit if stick.higher else good["mean"] <= limit]
+    first = near.sort_values(["nfe", "rank"]).drop_duplicates("rank")
     if first.empty:
-        return f"{said} No configuration comes below {REACH:g} times that."
+        side = "above" if stick.higher else "below"
+        return f"{said} No configuration comes {side} {reach}."
     reached = [
-        f"{_names(at['label'])}, first at {calls(at['nfe'].iloc[0])} NFE"
+        f"{listed(list(map(escape, at['label'])))}, first at {calls(at['nfe'].iloc[0])} NFE"
         for _, at in first.head(NAMED).groupby("nfe")
     ]
     if len(first) > NAMED:
         reached.append(f"{len(first) - NAMED} more by {calls(first['nfe'].iloc[-1])} NFE")
     others = "" if len(first) == good["rank"].nunique() else "; no other"
-    return f"{said} At most {REACH:g} times that: {'; '.join(reached)}{others}."
-
-
-def _names(labels: "pd.Series[str]") -> str:
-    *start, last = map(escape, labels)
-    return f"{', '.join(start)} and {last}" if start else last
+    least = "At least" if stick.higher else "At most"
+    return f"{said} {least} {reach}: {'; '.join(reached)}{others}."
 
 
 def _configurations(study: Study) -> str:
@@ -212,6 +262,7 @@ def _provenance(study: Study) -> Iterator[str]:
         for part in ("extractor", "reference"):
             digests = pd.Series([entry.get(f"{part}_digest") for entry in entries], dtype=object)
             rows.append((f"{metric}: {part} digest", _several(digests)))
+        rows.append((f"{metric}: differences", yardstick.pairing(study, metric)))
     yield table(["", ""], [(name, escape(words)) for name, words in rows if words], left=2)
     if study.file:
         file = "".join(c if c.isprintable() else "?" for c in study.file)

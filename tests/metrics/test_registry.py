@@ -11,6 +11,7 @@ from bench.errors import MetricError
 from bench.metrics import reference, registry
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.inception import FILE
+from bench.metrics.measures import MEASURES
 from bench.metrics.moments import Moments
 from bench.metrics.registry import METRICS, MetricSpec, bind, extractors, score
 from tests.metrics.fakes import Projection, colours
@@ -20,7 +21,7 @@ from tests.metrics.fakes import Projection, colours
 def metrics(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Two metrics of one extractor, and the reference "grey"."""
     for name in ("fd_one", "fd_two"):
-        spec = MetricSpec(name, name, "sixteen numbers", lambda device: projection)
+        spec = MetricSpec(name, MEASURES["fd"], "sixteen numbers", lambda device: projection)
         monkeypatch.setitem(METRICS, name, spec)
     images = colours(0, 60).permute(0, 2, 3, 1).numpy()
     built = reference.from_images(images, projection, name="grey", source="grey", details={})
@@ -31,27 +32,32 @@ def metrics(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> list[str
 def test_records(metrics: list[str], projection: Projection) -> None:
     bound = bind(metrics, "grey")
     assert list(extractors(bound)) == ["projection"]
-    moments = Moments.from_features(projection(colours(1, 30, brightness=20)).numpy())
-    records = score({"projection": moments}, bound)
+    features = projection(colours(1, 30, brightness=20)).numpy()
+    scores = score({"projection": features}, bound)
+    records = scores.records
     assert list(records) == metrics
     found = bound[0].reference
+    expected = frechet_distance(Moments.from_features(features), found.moments)
+    influence = scores.influences["fd_one"]
     assert records["fd_one"] == {
-        "value": frechet_distance(moments, found.moments),
+        "value": pytest.approx(expected, rel=1e-12),
+        "standard_error": pytest.approx(influence.std(ddof=1) / 30**0.5),
+        "better": "lower",
         "n": 30,
         "reference": "grey",
         "reference_digest": found.digest,
         "extractor": "projection",
         "extractor_digest": projection.digest,
         "quantiser": "round",
-        "notes": [],
+        "notes": ["of 30 images, fewer than 10,000: biased upwards"],
     }
     assert records["fd_one"]["value"] > 0.1
     assert json.loads(json.dumps(records)) == records
 
 
 def test_few_images_are_noted(metrics: list[str], projection: Projection) -> None:
-    moments = Moments.from_features(projection(colours(1, 16)).numpy())
-    (record,) = score({"projection": moments}, bind(["fd_one"], "grey")).values()
+    features = projection(colours(1, 16)).numpy()
+    (record,) = score({"projection": features}, bind(["fd_one"], "grey")).records.values()
     assert record["notes"] == [
         "16 images for 16 features: the covariance is singular and the distance far too large"
     ]
@@ -61,9 +67,9 @@ def test_small_reference_is_noted(metrics: list[str], projection: Projection) ->
     images = colours(0, 9).permute(0, 2, 3, 1).numpy()
     built = reference.from_images(images, projection, name="few", source="few", details={})
     reference.save(reference.place("few", projection), built)
-    moments = Moments.from_features(projection(colours(1, 30)).numpy())
-    (record,) = score({"projection": moments}, bind(["fd_one"], "few")).values()
-    assert record["notes"] == ["the reference is of only 9 images"]
+    features = projection(colours(1, 30)).numpy()
+    (record,) = score({"projection": features}, bind(["fd_one"], "few")).records.values()
+    assert record["notes"][1:] == ["the reference is of only 9 images"]
 
 
 def test_unknown_metric() -> None:
@@ -71,7 +77,7 @@ def test_unknown_metric() -> None:
         bind(["fd_cifra"], "cifar10-train")
     assert str(error.value) == (
         'There is no metric "fd_cifra". Did you mean "fd_cifar"? '
-        "Metrics are fd_cifar, fid, fd_inception."
+        '"bench list metrics" shows all 18; in your own features, "fd@package.module:function".'
     )
 
 
@@ -132,8 +138,8 @@ def test_other_weights_give_a_distance_of_another_name(
     reference.save(reference.place("grey", random_inception), built)
     bound = bind(["fd_inception"], "grey")
     assert bound[0].extractor is random_inception
-    moments = Moments.from_features(random_inception(colours(1, 3, size=32)).numpy())
-    (record,) = score({random_inception.name: moments}, bound).values()
+    features = random_inception(colours(1, 3, size=32)).numpy()
+    (record,) = score({random_inception.name: features}, bound).records.values()
     assert record["value"] > 0
     assert record["extractor"] == f"inception-{random_inception.digest[:8]}"
     assert record["notes"] == [

@@ -1,5 +1,6 @@
 """The torchmetrics class gives the number of a sweep's cell, however it is fed."""
 
+import doctest
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ import torch
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from bench.errors import MetricError
+from bench.metrics import reference as references
+from bench.metrics import registry, torchmetric
 from bench.metrics.frechet import frechet_distance
+from bench.metrics.measures import MEASURES
 from bench.metrics.moments import Moments
 from bench.metrics.reference import Reference, from_images
-from bench.metrics.torchmetric import FrechetDistance
+from bench.metrics.torchmetric import FrechetDistance, Scores
 from tests.metrics.fakes import Projection, colours
 
 
@@ -129,3 +133,54 @@ def test_states_are_float64_and_stay_so(metric: FrechetDistance) -> None:
     metric.update(IMAGES)
     assert {metric.count.dtype, metric.total.dtype, metric.products.dtype} == {torch.float64}
     assert np.isfinite(float(metric.compute()))
+
+
+@pytest.fixture
+def names(projection: Projection, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every measure in the features of the projection, and the reference "grey" with features."""
+    monkeypatch.setattr(Projection, "head", projection.matrix.numpy()[:5], raising=True)
+    names = []
+    for measure in MEASURES.values():
+        spec = registry.MetricSpec(measure.name, measure, "16 numbers", lambda _: projection)
+        monkeypatch.setitem(registry.METRICS, measure.name, spec)
+        names.append(measure.name)
+    images = colours(0, 60).permute(0, 2, 3, 1).numpy()
+    options = {"name": "grey", "source": "grey", "details": {}, "keep_features": True}
+    built = from_images(images, projection, **options)  # type: ignore[arg-type]
+    references.save(references.place("grey", projection), built)
+    return names
+
+
+def test_all_scores_from_one_pass(names: list[str], projection: Projection) -> None:
+    scores = Scores(names, "grey")
+    for batch in IMAGES.split(7):
+        scores.update(batch)
+    found = scores.compute()
+    features = projection(IMAGES).numpy()
+    records = registry.score({"projection": features}, registry.bind(names, "grey")).records
+    for name in names:
+        assert float(found[name]) == records[name]["value"]
+        assert float(found[f"{name}_error"]) == records[name]["standard_error"] >= 0
+    assert len(found) == 2 * len(names)
+    scores.reset()
+    scores.update(IMAGES[:25])
+    assert float(scores.compute()["fd"]) != float(found["fd"])
+
+
+def test_scores_merge(names: list[str]) -> None:
+    scores = Scores(names, "grey")
+    other = scores.clone()
+    scores.update(IMAGES[:30])
+    other.update(IMAGES[30:])
+    whole = Scores(names, "grey")
+    whole.update(IMAGES)
+    scores.merge_state(other)
+    # A merged state stands before the metric's own.
+    expected, found = whole.compute(), scores.compute()
+    for name in ("fd", "precision", "recall"):
+        assert float(found[name]) == pytest.approx(float(expected[name]), rel=1e-12)
+
+
+def test_documented_examples() -> None:
+    assert doctest.testmod(torchmetric).failed == 0
+    assert doctest.testmod(torchmetric).attempted > 5

@@ -82,9 +82,17 @@ def quality(cell: Cell) -> float:
 
 
 def record(
-    cell: Cell, metrics: Iterable[str] = ("fd_cifar",), value: float | None = None, **changes: Any
+    cell: Cell,
+    metrics: Iterable[str] = ("fd_cifar",),
+    value: float | None = None,
+    error: float | None = None,
+    entry: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Result:
-    """The record of a finished cell; the second metric is larger than the first, and so on."""
+    """The record of a finished cell; the second metric is larger than the first, and so on.
+
+    Without an error it is one from before there were any; `entry` is added to each metric's.
+    """
     first = quality(cell) if value is None else value
     planned = cell.planned
     calls = planned["nfe"] if cell.counted is None else cell.counted
@@ -102,6 +110,8 @@ def record(
                 "reference": "cifar10-mixture",
                 "reference_digest": "4e1d",
                 "extractor_digest": "9a70",
+                **({} if error is None else {"standard_error": error}),
+                **(entry or {}),
             }
             for place, name in enumerate(metrics)
         },

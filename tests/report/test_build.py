@@ -1,3 +1,4 @@
+import math
 import os
 import shutil
 import subprocess
@@ -5,8 +6,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bench import influences
 from bench.errors import ResultError
 from bench.report import build
 from tests.report import records
@@ -143,3 +146,67 @@ def test_seeds_and_settings_together(tmp_path: Path) -> None:
     assert "seeds 0, 1" in found
     assert " ± " in found
     assert "fd_cifar, for 1,000 samples; 5,000 samples, as said below." in found
+
+
+IMAGES = 1000
+PAIR = [Cell(name, 5, samples=IMAGES) for name in ("ddim", "heun")]
+
+
+def with_influences(folder: Path, metrics: tuple[str, ...] = ("fid",)) -> Path:
+    """Two cells whose images do nearly the same to the metrics, with values 0.5 errors apart."""
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=IMAGES)
+    images = {"near_constant": 1, "duplicates": 0, "saturated": 0.0}
+    made = {
+        cell.key: records.record(
+            cell,
+            metrics,
+            value=3.0 + place / 2 / math.sqrt(IMAGES),
+            error=1 / math.sqrt(IMAGES),
+            images=images,
+        )
+        for place, cell in enumerate(PAIR)
+    }
+    records.make(folder, PAIR, metrics=metrics, of=lambda cell: made[cell.key])
+    for result in made.values():
+        influence = shared + 0.01 * rng.normal(size=IMAGES)
+        influences.write(folder, result, dict.fromkeys(metrics, influence))
+    return folder
+
+
+def test_influences_sharpen_a_report_and_it_says_whether_they_did(tmp_path: Path) -> None:
+    folder = with_influences(tmp_path / "results", ("fid", "fid_inf"))
+    found = build(folder, tmp_path / "out").read_text()
+    assert found.count("| 5 | **3.000 ± 0.032** | 3.016 ± 0.032 |") == 1
+    assert "At 5 NFE, **ddim** is best, 3.000 ± 0.032; next is heun, 3.016 ± 0.032" in found
+    assert "| fid: differences | paired by seed |" in found
+    shutil.rmtree(folder / "influences")  # as in a clone
+    found = build(folder, tmp_path / "out").read_text()
+    assert "| 5 | 3.000 ± 0.032 ≈ | 3.016 ± 0.032 ≈ |" in found
+    assert "At 5 NFE, ddim and heun cannot be told apart: 3.000 ± 0.032 to 3.016 ± 0.032." in found
+    assert "| fid: differences | unpaired: no influences beside the records |" in found
+
+
+def test_a_report_with_errors_is_the_same_twice_and_without_torch(tmp_path: Path) -> None:
+    folder = with_influences(tmp_path / "results")
+    build(folder, tmp_path / "here")
+    code = (
+        "import sys; from pathlib import Path; from bench.report import build;"
+        "build(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(tmp_path / "there")],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+    )
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_damaged_influences_stop_a_report_before_it_is_written(tmp_path: Path) -> None:
+    folder = with_influences(tmp_path / "results")
+    path = influences.path_of(folder, PAIR[0].key)
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ResultError, match=r"is damaged or cut short .* Remove the file"):
+        build(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

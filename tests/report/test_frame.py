@@ -1,10 +1,11 @@
-import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from bench import influences
 from bench.report import frame
 from bench.results import Result
 from tests.report import records
@@ -36,27 +37,13 @@ def test_the_budget_is_what_was_asked_for(tmp_path: Path, cell: Cell, budget: in
     assert list(frame.read(records.make(tmp_path, [cell])).cells["budget"]) == [budget]
 
 
-def test_seeds_are_pooled_with_their_spread(tmp_path: Path) -> None:
-    cells = [Cell("ddim", 10, seed=seed) for seed in (0, 1, 2)]
-    values = {0: 1.0, 1: 2.0, 2: 4.0}
-    records.make(tmp_path, cells, of=lambda cell: records.record(cell, value=values[cell.seed]))
-    study = frame.read(tmp_path)
-    (value,) = frame.points(study.cells, "fd_cifar")["value"]
-    assert (value.mean, value.seeds, value.note) == (pytest.approx(7 / 3), 3, "")
-    assert value.sd == pytest.approx(math.sqrt(7 / 3))
-
-
-def test_a_seed_that_failed_is_left_out_and_noted(tmp_path: Path) -> None:
-    cells = [Cell("ddim", 10, seed=seed) for seed in (0, 1)]
-    records.make(
-        tmp_path,
-        cells,
-        of=lambda cell: records.failure(cell, "no luck") if cell.seed else records.record(cell),
-    )
-    (value,) = frame.points(frame.read(tmp_path).cells, "fd_cifar")["value"]
-    assert value.mean == records.quality(cells[0])
-    assert value.note == "1 of 2 seeds: failed: no luck"
-    assert math.isnan(value.sd)
+def test_a_study_has_the_influences_beside_its_records(tmp_path: Path) -> None:
+    cells = [Cell("ddim", n, samples=3) for n in (5, 10)]
+    folder = records.make(tmp_path, cells)
+    assert frame.read(folder).influences == {cell.key: {} for cell in cells}
+    influences.write(folder, records.record(cells[0]), {"fd_cifar": np.array([1.0, -2.0, 1.0])})
+    found = frame.read(folder).influences[cells[0].key]
+    assert found["fd_cifar"].tolist() == pytest.approx([1, -2, 1], rel=1e-2)
 
 
 def test_one_metric_of_two_is_shown_although_the_cell_is_not_done(tmp_path: Path) -> None:

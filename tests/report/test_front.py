@@ -3,6 +3,7 @@ from pathlib import Path
 
 from bench.report import frame
 from bench.report.front import Best, front
+from bench.report.yardstick import Yardstick
 from tests.report import records
 from tests.report.records import Cell
 
@@ -18,7 +19,7 @@ def places(folder: Path, values: dict[tuple[str, int], float]) -> list[Best]:
             else None
         ),
     )
-    return front(frame.points(frame.read(folder).cells, "fd_cifar"))
+    return front(frame.points(frame.read(folder).cells, "fd_cifar"), Yardstick())
 
 
 def words(best: Best) -> tuple[float, float, list[str], str | None]:
@@ -70,8 +71,31 @@ def test_counted_calls_have_their_place_and_references_have_none(tmp_path: Path)
     ]
     values = {"exact": 0.1, "ddim": 3.0, "rk45": 2.0, "exact-flow": 0.2}
     records.make(tmp_path, cells, of=lambda cell: records.record(cell, value=values[cell.sampler]))
-    found = front(frame.points(frame.read(tmp_path).cells, "fd_cifar"))
+    found = front(frame.points(frame.read(tmp_path).cells, "fd_cifar"), Yardstick())
     assert [words(best)[:3] for best in found] == [
         (20, 33.4, ["ddim"]),
         (33.4, math.inf, ["rk45"]),
+    ]
+
+
+def test_where_higher_is_better_the_front_climbs(tmp_path: Path) -> None:
+    values = {("a", 5): 2.0, ("b", 5): 3.0, ("a", 10): 2.5, ("b", 20): 9.0, ("a", 20): 8.0}
+    cells = [Cell(sampler, steps) for sampler, steps in values]
+    records.make(
+        tmp_path,
+        cells,
+        of=lambda cell: records.record(cell, value=values[cell.sampler, cell.steps or 0]),
+    )
+    points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
+    assert [words(best) for best in front(points, Yardstick(higher=True))] == [
+        (5, 20, ["b"], "a 10"),
+        (20, math.inf, ["b"], "a 20"),
+    ]
+
+
+def test_values_below_zero_are_values(tmp_path: Path) -> None:
+    values = {("a", 5): 0.1, ("b", 5): -0.1, ("a", 10): -0.2}
+    assert [words(best) for best in places(tmp_path, values)] == [
+        (5, 10, ["b"], "a 5"),
+        (10, math.inf, ["a"], "b 5"),
     ]

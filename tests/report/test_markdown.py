@@ -1,9 +1,11 @@
+import doctest
 import math
 
 import pytest
 
-from bench.report.frame import Pooled
-from bench.report.markdown import Footnotes, Scale, calls, digits, escape, table, times
+from bench.report import markdown
+from bench.report.markdown import Footnotes, Scale, calls, digits, escape, listed, table, times
+from bench.report.pooled import Pooled
 
 
 @pytest.mark.parametrize(
@@ -56,13 +58,38 @@ def test_scale_is_a_power_of_a_thousand(values: list[float], words: str, shown: 
 
 
 @pytest.mark.parametrize(
-    ("mean", "sd", "text"),
-    [(4.17, math.nan, "4.17"), (4.17, 0.052, "4.17 ± 0.05"), (13.4, 0.004, "13.4 ± 0.004"),
-     (math.nan, math.nan, "—")],
-)  # fmt: skip
-def test_a_spread_has_the_digits_of_its_mean(mean: float, sd: float, text: str) -> None:
-    seeds = 0 if math.isnan(mean) else 3
-    assert Scale().pooled(Pooled(mean, sd, seeds, "")) == text
+    ("mean", "error", "text"),
+    [
+        (4.17, math.nan, "4.17"),
+        (math.nan, math.nan, "—"),
+        (7.3123, 0.0431, "7.312 ± 0.043"),
+        (4.17, 0.52, "4.17 ± 0.52"),
+        (4.17, 5.2, "4.2 ± 5.2"),
+        (417.3, 52.4, "417 ± 52"),
+        (13.4, 0.0996, "13.40 ± 0.10"),  # rounding makes a digit more
+        (123456.0, 321.0, "123456 ± 321"),
+        (13.4, 1e-5, "13.4000 ± 1e-05"),  # the value has six digits, the error is finer
+        (-0.0123, 0.031, "-0.012 ± 0.031"),
+        (-0.001, 0.31, "0.00 ± 0.31"),
+        (0.0, 0.0, "0 ± 0"),
+        (1.0, 0.0, "1.00 ± 0"),
+    ],
+)
+def test_a_value_has_the_decimals_of_its_error(mean: float, error: float, text: str) -> None:
+    seeds = 0 if math.isnan(mean) else 1
+    assert Scale().pooled(Pooled(mean, seeds, error=error)) == text
+    scaled = Pooled(mean / 1000, seeds, error=error / 1000)
+    assert Scale(-3).pooled(scaled) == text
+
+
+def test_a_list_is_cut_where_it_is_long() -> None:
+    assert listed(["a"]) == "a"
+    assert listed(list("abcdef")) == "a, b, c, d, e and f"
+    assert listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
+
+
+def test_doctests() -> None:
+    assert doctest.testmod(markdown).failed == 0
 
 
 def test_equal_footnotes_share_a_number() -> None:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from bench.report import frame
+from bench.report import frame, yardstick
 from bench.report.panels import Panel, arrange
 from tests.report import records
 from tests.report.records import Cell
@@ -8,7 +8,7 @@ from tests.report.records import Cell
 
 def panels(folder: Path, cells: list[Cell], **made: object) -> list[Panel]:
     study = frame.read(records.make(folder, cells, **made))  # type: ignore[arg-type]
-    return arrange(study, study.metrics[0])
+    return arrange(study, study.metrics[0], yardstick.of(study, study.metrics[0]))
 
 
 def test_few_lines_share_a_panel_and_many_are_split(tmp_path: Path) -> None:

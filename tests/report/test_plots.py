@@ -9,6 +9,8 @@ from PIL import Image
 from bench.report import frame, plots
 from bench.report.panels import Panel
 from bench.report.text import Picture
+from bench.report.yardstick import Yardstick
+from bench.results import Result
 from tests.report import records
 from tests.report.records import Cell
 from tests.report.test_panels import panels
@@ -72,8 +74,52 @@ def test_seeds_get_bars(tmp_path: Path) -> None:
     (bars,) = axes.containers
     low, high = bars.lines[2][0].get_segments()[0][:, 1]
     value = found[0].points["value"].iloc[0]
-    assert (high - low) / 2 == pytest.approx(value.sd * 1e3)
-    assert "standard deviation" in plots._caption(found)
+    assert (high - low) / 2 == pytest.approx(1.96 * value.error * 1e3)
+    said = "Bars: 95 % intervals, 1.96 standard errors to either side."
+    assert said in plots._caption(found, Yardstick())
+    assert said not in plots._caption(panels(tmp_path / "one", cells[:1]), Yardstick())
+
+
+def test_a_bar_that_reaches_below_zero_ends_at_the_edge(tmp_path: Path) -> None:
+    cells = [Cell("ddim", n) for n in (5, 10, 20)]
+    values = {5: (9.0, 1.0), 10: (1.0, 0.8), 20: (2.0, None)}
+
+    def of(cell: Cell) -> Result:
+        value, error = values[cell.steps or 0]
+        return records.record(cell, value=value, error=error)
+
+    (axes,) = axes_of(panels(tmp_path, cells, of=of))
+    (bars,) = axes.containers
+    segments = [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()]
+    low, high = axes.get_ylim()
+    assert segments[0] == pytest.approx([9 - 1.96, 9 + 1.96])
+    assert segments[1] == pytest.approx([low, 1 + 1.96 * 0.8])
+    assert segments[2] == [2, 2]
+    assert high > 9 + 1.96
+
+
+def test_values_that_the_axis_cannot_show_are_counted(tmp_path: Path) -> None:
+    cells = [records.exact(), *(Cell(name, n) for name in ("ddim", "heun") for n in (5, 10, 20))]
+    values = {("exact", None): -0.001, ("ddim", 20): -0.002, ("heun", 20): 0.0}
+    of = lambda cell: records.record(  # noqa: E731
+        cell, value=values.get((cell.sampler, cell.steps), 1.0), error=0.01
+    )
+    (tmp_path / "out").mkdir()
+    folder = records.make(tmp_path / "r", cells, of=of)
+    caption = draw(folder, tmp_path / "out")["fd_cifar"].caption
+    assert caption.endswith(" 3 values at or below zero, which the axis cannot show, are left out.")
+    one = records.make(tmp_path / "one", cells[1:4], of=of)
+    caption = draw(one, tmp_path / "out")["fd_cifar"].caption
+    assert caption.endswith(" 1 value at or below zero, which the axis cannot show, is left out.")
+
+
+def test_the_caption_knows_which_way_is_better(tmp_path: Path) -> None:
+    cells = [records.exact(), *(Cell(name, n) for name in ("ddim", "heun") for n in (5, 10))]
+    of = lambda cell: records.record(cell, entry={"better": "higher"})  # noqa: E731
+    folder = records.make(tmp_path / "r", cells, of=of)
+    caption = draw(folder, tmp_path / "out")["fd_cifar"].caption
+    assert "no value at as many calls or fewer is higher." in caption
+    assert "exact draws of the model: the ceiling." in caption
 
 
 @pytest.mark.parametrize("heights", [[0.1, 0.1, 0.1], [0.0, 0.5, 0.99, 1.0], [1.0] * 5, []])
@@ -143,7 +189,7 @@ def test_the_front_is_drawn_below_the_lines(tmp_path: Path) -> None:
     assert [text.get_text() for text in axes.texts].count("best at each budget") == 1
     assert (
         "The pale band joins the best at each budget: no value at as many calls or fewer is lower."
-        in plots._caption(found)
+        in plots._caption(found, Yardstick())
     )
     alone = panels(tmp_path / "alone", [Cell("ddim", n) for n in (5, 10)])
     assert "best" not in " ".join(text.get_text() for text in axes_of(alone)[0].texts)
@@ -157,7 +203,9 @@ def test_exact_flows_are_drawn_and_named(tmp_path: Path) -> None:
     flow = records.FLOOR * 1.5e3
     assert sorted(flat_lines(axes)) == [pytest.approx(records.FLOOR * 1e3), pytest.approx(flow)]
     assert "exact flow (uniform, S = 10)" in [text.get_text() for text in axes.texts]
-    assert "Dotted: the exact flow between the ends of that grid" in plots._caption(found)
+    assert "Dotted: the exact flow between the ends of that grid" in plots._caption(
+        found, Yardstick()
+    )
 
 
 def test_an_overview_has_a_row_of_its_own_and_greys_what_is_never_best(tmp_path: Path) -> None:
@@ -172,7 +220,7 @@ def test_an_overview_has_a_row_of_its_own_and_greys_what_is_never_best(tmp_path:
     assert len(grey) == found[0].quiet["rank"].nunique() > 10
     coloured = {line.get_color() for line in axes[0].lines} - {plots._GREY}
     assert len(coloured) > 2
-    caption = plots._caption(found)
+    caption = plots._caption(found, Yardstick())
     assert "The first panel has what is best at some budget in colour, the rest in grey." in caption
     assert "Samplers that choose their own steps stand at their mean NFE." in caption
 

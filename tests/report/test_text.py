@@ -1,9 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+from bench import influences
 from bench.report import frame, text
 from bench.report.markdown import Scale
+from bench.report.pooled import Pooled
 from bench.report.text import Picture
+from bench.report.yardstick import Yardstick
 from bench.results import Result
 from tests.report import records
 from tests.report.records import Cell
@@ -16,9 +22,9 @@ def said(folder: Path, values: dict[tuple[str, int], float], floor: float | None
     records.make(
         folder, cells, of=lambda cell: records.record(cell, value=values[cell.sampler, cell.steps])
     )
-    exact = None if floor is None else frame.Pooled(floor, float("nan"), 1, "")
+    exact = None if floor is None else Pooled(floor, 1)
     points = frame.points(frame.read(folder).cells, "fd_cifar")
-    return list(text.summary(points, exact, Scale()))
+    return list(text.summary(points, exact, Scale(), Yardstick()))
 
 
 def report(folder: Path) -> str:
@@ -49,7 +55,9 @@ def test_summary_makes_no_claim_that_it_cannot_hold(tmp_path: Path) -> None:
 def test_summary_says_what_really_ran(tmp_path: Path) -> None:
     cell = Cell("heun", 5, nfe=9, nfe_asked=10)
     points = frame.points(frame.read(records.make(tmp_path, [cell])).cells, "fd_cifar")
-    assert next(text.summary(points, None, Scale(-3))).startswith("At 10 NFE, **heun** (with 9)")
+    assert next(text.summary(points, None, Scale(-3), Yardstick())).startswith(
+        "At 10 NFE, **heun** (with 9)"
+    )
 
 
 def test_summary_of_many_samplers_stays_short(tmp_path: Path) -> None:
@@ -70,7 +78,7 @@ def test_who_chooses_its_own_steps_wins_no_budget_but_may_come_near_the_floor(
     values = {"ddim": 4.0, "rk45": 1.5, "exact-flow": 1.0}
     records.make(tmp_path, cells, of=lambda cell: records.record(cell, value=values[cell.sampler]))
     points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
-    assert list(text.summary(points, frame.Pooled(1.0, float("nan"), 1, ""), Scale()))[:2] == [
+    assert list(text.summary(points, Pooled(1.0, 1), Scale(), Yardstick()))[:2] == [
         "At 33 NFE, **ddim** has the only value, 4.00.",
         "The floor is 1.00, the value of exact draws of the model. At most 2 times that: "
         "rk45, first at 33.4 NFE; no other.",
@@ -80,7 +88,9 @@ def test_who_chooses_its_own_steps_wins_no_budget_but_may_come_near_the_floor(
 def test_summary_of_nothing(tmp_path: Path) -> None:
     records.make(tmp_path, [Cell("ddim", 5)], of=lambda _: None)
     points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
-    assert list(text.summary(points, None, Scale())) == ["No cell of a sampler has a value yet."]
+    assert list(text.summary(points, None, Scale(), Yardstick())) == [
+        "No cell of a sampler has a value yet."
+    ]
 
 
 def test_a_caption_holds_what_makes_numbers_comparable(tmp_path: Path) -> None:
@@ -93,9 +103,9 @@ def test_a_caption_holds_what_makes_numbers_comparable(tmp_path: Path) -> None:
 
     study = frame.read(records.make(tmp_path, cells, of=of))
     assert text.caption(study, study.settings[0], "fd_cifar", Scale(-3)) == (
-        "fd_cifar × 10⁻³, mean ± standard deviation over seeds; lower is better. 5,000 samples "
-        "a cell; reference cifar10-mixture; model cifar10-mixture (schedule vp-linear); "
-        "spacing trailing; seeds 0, 3; commits 0123456789, ffffffffff "
+        "fd_cifar × 10⁻³, mean over seeds ± one standard error, from the spread over seeds; lower "
+        "is better. 5,000 samples a cell; reference cifar10-mixture; model cifar10-mixture "
+        "(schedule vp-linear); spacing trailing; seeds 0, 3; commits 0123456789, ffffffffff "
         "(with uncommitted changes)."
     )
 
@@ -208,13 +218,120 @@ def test_text_of_people_stays_text(tmp_path: Path) -> None:
     assert [len(line.replace("\\|", "").split("|")) for line in rows] == [7]
 
 
-def test_a_caption_carries_the_notes_of_a_metric(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sure", "seeds", "told"),
+    [
+        ((), (0,), "; "),
+        ((0,), (0,), " ± one standard error, from the images; "),
+        ((0, 1), (0, 1), ", mean over seeds ± one standard error, from the images; "),
+        ((0,), (0, 1), ", mean over seeds ± one standard error, from the spread over seeds; "),
+    ],
+)
+def test_a_caption_says_what_the_error_is(
+    tmp_path: Path, sure: tuple[int, ...], seeds: tuple[int, ...], told: str
+) -> None:
+    cells = [Cell("ddim", 5, seed=seed) for seed in seeds]
+    records.make(
+        tmp_path,
+        cells,
+        of=lambda cell: records.record(
+            cell, error=0.1 if cell.seed in sure else None, entry={"better": "higher"}
+        ),
+    )
+    study = frame.read(tmp_path)
+    found = text.caption(study, study.settings[0], "fd_cifar", Scale())
+    assert found.startswith(f"fd_cifar{told}higher is better. 5,000 samples a cell; ")
+
+
+def test_cautions_stand_below_the_caption(tmp_path: Path) -> None:
     note = "the reference is of only 100 images"
+    cells = [Cell("ddim", 5, samples=10_000), Cell("ddim", 10, samples=10_000)]
 
     def of(cell: Cell) -> Result:
-        done = records.record(cell)
-        entry = done.metrics["fd_cifar"] | {"notes": [note]}
-        return replace(done, metrics={"fd_cifar": entry})
+        return records.record(cell, entry={"notes": [note] if cell.steps == 5 else []})
 
-    study = frame.read(records.make(tmp_path, [Cell("ddim", 5), Cell("ddim", 10)], of=of))
-    assert text.caption(study, study.settings[0], "fd_cifar", Scale()).endswith(f"; {note}.")
+    found = report(records.make(tmp_path, cells, of=of))
+    assert f"commit 0123456789.*\n\nCautions:\n\n- {note}: ddim at 5 NFE.\n\n| NFE |" in found
+    assert found.count(note) == 1
+    without = report(records.make(tmp_path / "none", cells, of=records.record))
+    assert "Cautions" not in without
+
+
+def with_errors(
+    folder: Path,
+    values: dict[tuple[str, int], tuple[float, float | None]],
+    exact: Pooled | None = None,
+    *,
+    higher: bool = False,
+) -> list[str]:
+    cells = [Cell(sampler, steps) for sampler, steps in values]
+
+    def of(cell: Cell) -> Result:
+        value, error = values[cell.sampler, cell.steps or 0]
+        return records.record(cell, value=value, error=error)
+
+    points = frame.points(frame.read(records.make(folder, cells, of=of)).cells, "fd_cifar")
+    return list(text.summary(points, exact, Scale(), Yardstick(higher)))
+
+
+def test_the_best_is_called_so_only_beyond_the_noise(tmp_path: Path) -> None:
+    values = {
+        ("ddim", 5): (13.4, 0.12), ("heun", 5): (4.0, 0.11),
+        ("ddim", 10): (2.5, 0.2), ("heun", 10): (2.4, 0.2), ("euler", 10): (2.6, 0.2),
+        ("plms", 10): (9.0, 0.2),
+        ("ddim", 20): (1.5, 0.1), ("heun", 20): (1.2, None),
+        ("ddim", 50): (1.1, 0.1),
+    }  # fmt: skip
+    assert with_errors(tmp_path, values) == [
+        "At 5 NFE, **heun** is best, 4.00 ± 0.11; next is ddim, 13.40 ± 0.12, 3.4 times as high.",
+        "At 10 NFE, heun, ddim and euler cannot be told apart: 2.40 ± 0.20 to 2.60 ± 0.20.",
+        "At 20 NFE, **heun** has the lowest value, 1.20; next is ddim, 1.50 ± 0.10, 1.25 times as "
+        "high.",
+        "At 50 NFE, **ddim** has the only value, 1.10 ± 0.10.",
+        "1 of 9 values has no error bar: where one of them is compared, small differences may be "
+        "noise.",
+    ]
+
+
+def test_many_that_cannot_be_told_apart_are_cut(tmp_path: Path) -> None:
+    values = {(f"s{n}", 5): (1.0 + n / 100, 0.2) for n in range(9)}
+    assert with_errors(tmp_path, values)[0] == (
+        "At 5 NFE, s0, s1, s2, s3, s4, s5 and 3 more cannot be told apart: 1.00 ± 0.20 to "
+        "1.08 ± 0.20."
+    )
+
+
+def test_where_higher_is_better(tmp_path: Path) -> None:
+    values = {
+        ("ddim", 5): (3.2, 0.1), ("heun", 5): (4.5, 0.1), ("ddim", 10): (7.8, 0.1),
+        ("heun", 10): (7.9, 0.1),
+    }  # fmt: skip
+    found = with_errors(tmp_path / "a", values, Pooled(9.2, 1, error=0.1), higher=True)
+    assert found == [
+        "At 5 NFE, **heun** is best, 4.50 ± 0.10; next is ddim, 3.20 ± 0.10, 0.71 times as high.",
+        "At 10 NFE, heun and ddim cannot be told apart: 7.90 ± 0.10 to 7.80 ± 0.10.",
+        "The ceiling is 9.20 ± 0.10, the value of exact draws of the model. At least 0.5 times "
+        "that: ddim and heun, first at 10 NFE.",
+    ]
+    low = with_errors(tmp_path / "b", values, Pooled(99.0, 1), higher=True)
+    assert low[-1].endswith("No configuration comes above 0.5 times that.")
+
+
+@pytest.mark.parametrize("floor", [-0.01, 0.0])
+def test_a_floor_that_is_no_multiple_of_anything(tmp_path: Path, floor: float) -> None:
+    found = with_errors(tmp_path, {("ddim", 5): (-0.02, 0.05)}, Pooled(floor, 1, error=0.05))
+    assert found == [
+        "At 5 NFE, **ddim** has the only value, -0.020 ± 0.050.",
+        f"The floor is {floor:.3f} ± 0.050, the value of exact draws of the model.",
+    ]
+
+
+def test_provenance_says_how_differences_were_judged(tmp_path: Path) -> None:
+    cells = [Cell(name, 5, samples=4) for name in ("ddim", "heun")]
+    folder = records.make(tmp_path, cells, of=lambda cell: records.record(cell, error=0.1))
+    line = "| fd_cifar: differences | {} |"
+    assert line.format("unpaired: no influences beside the records") in report(folder)
+    for cell in cells:
+        influences.write(folder, records.record(cell), {"fd_cifar": np.array([1.0, -1, 1, -1])})
+    assert line.format("paired by seed") in report(folder)
+    assert "fd_cifar: differences" not in report(records.make(tmp_path / "old", cells))

@@ -1,0 +1,101 @@
+"""What can be measured in the features of any extractor, by name, and measuring it.
+
+| name        | value                                                   | better | module     |
+| ----------- | ------------------------------------------------------- | ------ | ---------- |
+| `fd`        | Fréchet distance                                        | lower  | frechet    |
+| `fd_inf`    | Fréchet distance extrapolated to infinitely many images | lower  | frechet    |
+| `kd`        | kernel distance                                         | lower  | kernel     |
+| `cs`        | classifier score                                        | higher | classifier |
+| `precision` | share of the samples inside the reference's manifold    | higher | manifold   |
+| `recall`    | share of the reference inside the samples' manifold     | higher | manifold   |
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.metrics import classifier, frechet, kernel, manifold
+from bench.metrics.measured import Measured
+from bench.metrics.reference import Reference
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that features have.
+
+    Args:
+        name: see the module's docstring.
+        summary: in words.
+        better: which values are better.
+        needs_features: whether moments of the reference are not enough.
+        needs_head: whether the extractor must come with a classifier.
+    """
+
+    name: str
+    summary: str
+    better: Literal["lower", "higher"] = "lower"
+    needs_features: bool = False
+    needs_head: bool = False
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("fd", "Fréchet distance"),
+        Measure("fd_inf", "Fréchet distance extrapolated to infinitely many images"),
+        Measure("kd", "kernel distance (squared MMD, cubic kernel)", needs_features=True),
+        Measure("cs", "classifier score", better="higher", needs_head=True),
+        Measure(
+            "precision",
+            "share of the samples inside the reference's manifold",
+            better="higher",
+            needs_features=True,
+        ),
+        Measure(
+            "recall",
+            "share of the reference inside the samples' manifold",
+            better="higher",
+            needs_features=True,
+        ),
+    )
+}
+
+
+def measure(
+    asked: Collection[str],
+    features: NDArray[np.float32],
+    reference: Reference,
+    head: NDArray[np.float32] | None,
+) -> dict[str, Measured]:
+    """The measures asked for, work that they share being done once.
+
+    Args:
+        asked: names in `MEASURES`.
+        features: of the samples, (n, d).
+        reference: with features (m, d) where a measure needs them.
+        head: the extractor's classifier (classes, d) where a measure needs one.
+
+    Raises:
+        MetricError: too few images for a measure, or features that are not finite.
+    """
+    found: dict[str, Measured] = {}
+    if {"fd", "fd_inf"} & set(asked):
+        plain, extrapolated = frechet.measure(
+            features, reference.moments, extrapolate="fd_inf" in asked
+        )
+        found["fd"] = plain
+        if extrapolated is not None:
+            found["fd_inf"] = extrapolated
+    others = reference.features
+    if "kd" in asked and others is not None:
+        found["kd"] = kernel.measure(features, others)
+    if "cs" in asked and head is not None:
+        found["cs"] = classifier.measure(classifier.logits(features, head))
+    if "precision" in asked and others is not None:
+        found["precision"] = manifold.precision(features, others, reference.radii)
+    if "recall" in asked and others is not None:
+        found["recall"] = manifold.recall(features, others)
+    return {name: found[name] for name in MEASURES if name in asked}
