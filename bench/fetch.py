@@ -248,9 +248,9 @@ def _cifar10(source: str) -> Need:
 
 def _statistics(reference: str, specs: list[MetricSpec]) -> Iterator[Need]:
     """The statistics of each extractor, for all metrics in its features."""
-    groups: dict[Callable[[str], Extractor], list[MetricSpec]] = {}
+    groups: dict[str, list[MetricSpec]] = {}
     for spec in specs:
-        groups.setdefault(spec.extractor, []).append(spec)
+        groups.setdefault((_opened(spec) or _Unopened()).name, []).append(spec)
     for group in groups.values():
         # The metric that asks for most.
         metric = next((one for one in group if one.measure.needs_features), group[0])

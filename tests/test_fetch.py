@@ -209,9 +209,9 @@ def test_statistics_by_path(tmp_path: Path) -> None:
 
 
 def test_features_are_a_part_of_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "needs_features", lambda spec: True)
-    monkeypatch.setitem(METRICS, "fd_tiny", fakes.FD_TINY)
-    file = write_sweep(tmp_path, metric="fd_tiny", of="cifar10-test")
+    for metric in ("fd_tiny", "kd_tiny"):
+        monkeypatch.setitem(METRICS, metric, fakes.TINY[metric])
+    file = write_sweep(tmp_path, metric="fd_tiny, kd_tiny", of="cifar10-test")
     statistics = needs(file)[-1]
     place = reference.place("cifar10-test", fakes.TinyExtractor())
     beside = kept_features.place(place)
