@@ -370,7 +370,7 @@ def status(path: FileOrFolder, results: Results = RESULTS) -> None:
 
 @app.command()
 def rescore(file: SweepFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
-    """Compute the metrics of a sweep anew from what its cells kept, without sampling.
+    """Compute metrics anew from what cells kept, without sampling.
 
     A sweep keeps features (keep: features) or images (keep: images) of its cells beside their
     records. Metrics that are new in the file are added; in another network's features they need the

@@ -118,7 +118,7 @@ def find(
         )
 
     if is_path(reference):
-        found = read(Path(reference))
+        found = read(Path(reference), with_features=with_features)
         problem = problem_with(found)
         if problem:
             source = found.certificate.get("source", "IMAGES.npz")
@@ -130,7 +130,7 @@ def find(
     problems = []
     for path in (place(reference, extractor), shipped(reference, extractor)):
         if path.is_file():
-            found = read(path)
+            found = read(path, with_features=with_features)
             problem = problem_with(found)
             if not problem:
                 return path, found
@@ -151,8 +151,12 @@ def is_path(reference: str) -> bool:
     return reference.endswith(".npz") or "/" in reference or os.sep in reference
 
 
-def read(path: Path) -> Reference:
-    """The statistics in an npz file, whoever made it, and the features beside it if there are any.
+def read(path: Path, *, with_features: bool = False) -> Reference:
+    """The statistics in an npz file, whoever made it.
+
+    Args:
+        path: the file.
+        with_features: whether to look for the features beside it, and to check that they belong.
 
     Raises:
         MetricError: not such a file, numbers that no covariance can have, or features of other
@@ -195,7 +199,7 @@ def read(path: Path) -> Reference:
     # covariance usable at all, and the count is used for nothing but the rank.
     count = int(certificate["count"]) if certificate else len(mean) + 1
     features = None
-    if kept_features.place(path).exists():
+    if with_features and kept_features.place(path).exists():
         features = kept_features.read(
             path,
             (count, len(mean)),

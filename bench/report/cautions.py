@@ -13,9 +13,6 @@ from bench.report.markdown import NAMED, calls, escape, listed
 from bench.report.names import EXACT, REFERENCES
 from bench.report.tables import EXACT_DRAWS
 
-FEW = 10_000
-"""Distances from fewer images than these are visibly biased, and more so for some samplers."""
-
 SATURATED = 0.2
 """Share of bytes at 0 or 255 from which on images count as saturated."""
 
@@ -25,8 +22,6 @@ def cautions(study: Study, setting: Setting, metric: str) -> Iterator[str]:
     scored = setting.cells[setting.cells.get(f"metric.{metric}", pd.Series()).notna()]
     if scored.empty:
         return
-    if setting.samples < FEW:
-        yield f"Fewer than {FEW:,} images a cell ({setting.samples:,}): every cell."
     images: dict[str, Any] = {key: study.records[key].images or {} for key in scored["key"]}
     for fact, words in (("near_constant", "Near-constant images"), ("duplicates", "Duplicates")):
         counts = scored["key"].map(lambda key, fact=fact: images[key].get(fact) or 0)

@@ -54,9 +54,9 @@ def path(projection: Projection, tmp_path: Path) -> Path:
     return tmp_path / "stats.npz"
 
 
-def message(reference_: str | Path, extractor: Projection) -> str:
+def message(reference_: str | Path, extractor: Projection, *, with_features: bool = False) -> str:
     with pytest.raises(MetricError) as error:
-        load(str(reference_), extractor, "fd")
+        load(str(reference_), extractor, "fd", with_features=with_features)
     return str(error.value)
 
 
@@ -197,7 +197,7 @@ def test_features_of_the_statistics_before_are_removed(
     reference.save(tmp_path / "stats.npz", with_features(projection))
     reference.save(tmp_path / "stats.npz", build(projection))
     assert [file.name for file in tmp_path.iterdir()] == ["stats.npz"]
-    assert reference.read(tmp_path / "stats.npz").features is None
+    assert reference.read(tmp_path / "stats.npz", with_features=True).features is None
 
 
 def test_features_that_are_needed_and_not_there(projection: Projection, path: Path) -> None:
@@ -221,7 +221,7 @@ def test_features_that_do_not_belong(projection: Projection, path: Path, tmp_pat
     features = with_features(projection).features
     assert features is not None
     kept_features.write(beside, features)
-    assert message(path, projection) == (
+    assert message(path, projection, with_features=True) == (
         f"{beside} does not belong to {path}: its sha256 begins with "
         f"{kept_features.digest(features)[:8]}, and the statistics were built without keeping "
         f"features. {again}"
@@ -229,17 +229,20 @@ def test_features_that_do_not_belong(projection: Projection, path: Path, tmp_pat
     reference.save(path, with_features(projection))
     other = features + np.float32(1e-6)
     kept_features.write(beside, other)
-    assert message(path, projection) == (
+    assert message(path, projection, with_features=True) == (
         f"{beside} does not belong to {path}: its sha256 begins with "
         f"{kept_features.digest(other)[:8]}, and the statistics were built with features of sha256 "
         f"{kept_features.digest(features)[:8]}. {again}"
     )
     kept_features.write(beside, features[:30])
-    assert message(path, projection) == (
+    assert message(path, projection, with_features=True) == (
         f"{beside} has the shape (30, 16); {path} is of 40 images and 16 features. {again}"
     )
     np.save(beside, features.astype(np.float64))
-    assert message(path, projection) == f"{beside} is float64; expected float32. {again}"
+    assert (
+        message(path, projection, with_features=True)
+        == f"{beside} is float64; expected float32. {again}"
+    )
 
 
 @pytest.mark.parametrize("keep", [0, 50, 1000])
@@ -247,7 +250,7 @@ def test_features_cut_short(projection: Projection, tmp_path: Path, keep: int) -
     path, beside = tmp_path / "stats.npz", tmp_path / "stats.features.npy"
     reference.save(path, with_features(projection))
     beside.write_bytes(beside.read_bytes()[:keep])
-    assert message(path, projection) == (
+    assert message(path, projection, with_features=True) == (
         f"{beside} is not an npy file, or only a part of one. Build both again with "
         f'"bench reference images.npz --metric NAME --features --out {path}".'
     )
