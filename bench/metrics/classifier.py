@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from bench.errors import MetricError
 from bench.metrics.measured import Measured
@@ -41,7 +41,6 @@ def measure(logits: NDArray[np.floating[Any]]) -> Measured:
 
     Raises:
         MetricError: fewer than two images a split.
-
     """
     n = len(logits)
     if n < 2 * SPLITS:
@@ -55,8 +54,9 @@ def measure(logits: NDArray[np.floating[Any]]) -> Measured:
     for split in range(SPLITS):
         rows = order[split * n // SPLITS : (split + 1) * n // SPLITS]
         log_p = log_softmax(logits[rows].astype(np.float64), axis=1)
-        p = np.exp(log_p)
-        divergence = (p * (log_p - np.log(p.mean(axis=0)))).sum(axis=1)
+        # The mean over images in logarithms: a class that no image has a chance of would be log 0.
+        log_mean = logsumexp(log_p, axis=0) - np.log(len(rows))
+        divergence = (np.exp(log_p) * (log_p - log_mean)).sum(axis=1)
         scores.append(float(np.exp(divergence.mean())))
         influence[rows] = scores[-1] * (divergence - divergence.mean())
     error = float(influence.std(ddof=1)) / n**0.5

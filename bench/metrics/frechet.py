@@ -91,7 +91,7 @@ def influences(
     values, vectors = np.linalg.eigh((product + product.T) / 2)
     shared = min(samples.rank, len(values))
     values, vectors = values[len(values) - shared :], vectors[:, len(values) - shared :]
-    positive = values > samples.dim * ROUNDING * values[-1]
+    positive = values > samples.dim * ROUNDING * values.max(initial=0.0)
     # T = WWᵀ, so that uᵀTu is a sum of squares: one product an image.
     root = factor @ (vectors[:, positive] * values[positive] ** -0.25)
     shift = 2 * (samples.mean - reference.mean)

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.errors import MetricError
 from bench.metrics import classifier, frechet, kernel, manifold
 from bench.metrics.measured import Measured
 from bench.metrics.reference import Reference
@@ -81,6 +82,7 @@ def measure(
     Raises:
         MetricError: too few images for a measure, or features that are not finite.
     """
+    _check_finite(features)
     found: dict[str, Measured] = {}
     if {"fd", "fd_inf"} & set(asked):
         plain, extrapolated = frechet.measure(
@@ -99,3 +101,15 @@ def measure(
     if "recall" in asked and others is not None:
         found["recall"] = manifold.recall(features, others)
     return {name: found[name] for name in MEASURES if name in asked}
+
+
+def _check_finite(features: NDArray[np.float32]) -> None:
+    # A sum is finite only if all are: float64 has room for any number of float32, and the features
+    # of 50,000 images are too many to make as many booleans of them.
+    with np.errstate(invalid="ignore"):  # of infinities of both signs
+        bad = int((~np.isfinite(features.sum(axis=1, dtype=np.float64))).sum())
+    if bad:
+        raise MetricError(
+            f"Features of {bad} of {len(features)} images are not finite. "
+            "Look at these images and at the extractor's weights."
+        )

@@ -9,7 +9,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torchmetrics.image.fid import _compute_fid
 
 from bench.errors import MetricError
-from bench.metrics.frechet import frechet_distance
+from bench.metrics import frechet
+from bench.metrics.frechet import frechet_distance, influences, measure
 from bench.metrics.moments import Moments
 
 
@@ -172,4 +173,121 @@ def test_samples_that_are_no_covariance() -> None:
     assert str(error.value) == (
         "An eigenvalue of the product of both covariances is -1, the largest 3; a covariance has "
         "none below zero. The statistics are damaged: rebuild them."
+    )
+
+
+def weighted(samples: Moments, x: np.ndarray, step: float) -> Moments:
+    """Moments with a share of `step` moved from all images to the one at x, to first order."""
+    u = x.astype(np.float64) - samples.mean
+    scatter = samples.scatter + step * ((samples.count - 1) * np.outer(u, u) - samples.scatter)
+    return Moments(samples.count, samples.mean + step * u, scatter)
+
+
+@pytest.mark.parametrize("m", [300, 6, 8], ids=lambda m: f"reference of {m}")
+@pytest.mark.parametrize("n", [200, 7, 8], ids=lambda n: f"{n} images")
+def test_influence_is_the_derivative_in_the_weight_of_an_image(n: int, m: int) -> None:
+    """With 8 features: up to 8 images span fewer directions."""
+    x, y = features(n, 8, seed=2), features(m, 8, seed=3, shift=0.2)
+    samples, reference = Moments.from_features(x), Moments.from_features(y)
+    influence = influences(x, samples, reference)
+    assert influence.shape == (n,)
+    assert influence.mean() == pytest.approx(0, abs=1e-12)
+    slopes = []
+    for image in range(min(n, 20)):
+        up, down = (
+            frechet_distance(weighted(samples, x[image], step), reference) for step in (1e-4, -1e-4)
+        )
+        slopes.append((up - down) / 2e-4)
+    # Influences are less their mean, which differs from zero by 1/n: S is divided by n - 1.
+    expected = np.array(slopes) - slopes[0] + influence[0]
+    assert influence[: len(slopes)] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_influence_is_what_leaving_an_image_out_does() -> None:
+    x, y = features(400, 6, seed=2, shift=0.3), features(500, 6, seed=3)
+    samples, reference = Moments.from_features(x), Moments.from_features(y)
+    whole = frechet_distance(samples, reference)
+    left_out = [
+        frechet_distance(Moments.from_features(np.delete(x, image, axis=0)), reference)
+        for image in range(400)
+    ]
+    jackknife = 399 * (whole - np.array(left_out))
+    influence = influences(x, samples, reference)
+    assert np.corrcoef(influence, jackknife)[0, 1] > 0.999
+    assert influence.std() == pytest.approx(jackknife.std(), rel=0.02)
+
+
+def test_influence_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = features(100, 8, seed=2), Moments.from_features(features(90, 8, seed=3))
+    whole = influences(x, Moments.from_features(x), y)
+    monkeypatch.setattr(frechet, "BLOCK", 7)
+    assert influences(x, Moments.from_features(x), y) == pytest.approx(whole, rel=1e-10)
+
+
+def test_a_reference_that_is_all_the_same() -> None:
+    """The map onto a point moves every image there: the influence is what the distance was."""
+    x, y = features(50, 4, seed=2), np.full((9, 4), 0.5, np.float32)
+    found, _ = measure(x, Moments.from_features(y), extrapolate=False)
+    squares = ((x.astype(np.float64) - 0.5) ** 2).sum(axis=1)
+    assert found.influence == pytest.approx(squares - squares.mean(), rel=1e-12)
+
+
+def halves_by_hand(x: np.ndarray, reference: Moments) -> list[float]:
+    order = np.random.default_rng(0).permutation(len(x))
+    parts = order[: len(x) // 2], order[len(x) // 2 :]
+    return [frechet_distance(Moments.from_features(x[part]), reference) for part in parts]
+
+
+@pytest.mark.parametrize("n", [200, 201, 9, 4])
+def test_extrapolation_is_from_the_halves(n: int) -> None:
+    x, reference = features(n, 8, seed=2), Moments.from_features(features(300, 8, seed=3))
+    plain, extrapolated = measure(x, reference, extrapolate=True)
+    assert extrapolated is not None
+    assert plain.value == pytest.approx(distance(x, features(300, 8, seed=3)), rel=1e-12)
+    expected = 2 * plain.value - np.mean(halves_by_hand(x, reference))
+    assert extrapolated.value == pytest.approx(expected, rel=1e-10)
+    assert extrapolated.standard_error == plain.standard_error
+    assert extrapolated.influence is plain.influence
+
+
+def test_extrapolation_does_not_move_the_value() -> None:
+    x, reference = features(101, 8, seed=2), Moments.from_features(features(300, 8, seed=3))
+    alone, nothing = measure(x, reference, extrapolate=False)
+    beside, _ = measure(x, reference, extrapolate=True)
+    assert nothing is None
+    assert alone.value == beside.value
+    np.testing.assert_array_equal(alone.influence, beside.influence)
+
+
+def test_standard_error_is_that_of_the_influences() -> None:
+    x, reference = features(100, 8, seed=2), Moments.from_features(features(300, 8, seed=3))
+    found, _ = measure(x, reference, extrapolate=False)
+    assert found.influence is not None
+    assert found.standard_error == pytest.approx(found.influence.std(ddof=1) / 10, rel=1e-12)
+
+
+def test_order_of_images_moves_their_influences_along() -> None:
+    x, reference = features(100, 8, seed=2), Moments.from_features(features(300, 8, seed=3))
+    order = np.random.default_rng(1).permutation(100)
+    found, _ = measure(x, reference, extrapolate=False)
+    shuffled, _ = measure(x[order], reference, extrapolate=False)
+    assert found.influence is not None
+    assert shuffled.value == pytest.approx(found.value, rel=1e-12)
+    assert shuffled.influence == pytest.approx(found.influence[order], rel=1e-9)
+
+
+def test_too_few_to_extrapolate() -> None:
+    reference = Moments.from_features(features(300, 8, seed=3))
+    with pytest.raises(MetricError) as error:
+        measure(features(3, 8, seed=2), reference, extrapolate=True)
+    assert str(error.value) == "An extrapolated distance needs at least four images; there are 3."
+
+
+@pytest.mark.parametrize(("n", "found"), [(0, "there are 0"), (1, "there is 1")])
+def test_too_few_to_measure(n: int, found: str) -> None:
+    reference = Moments.from_features(features(300, 8, seed=3))
+    with pytest.raises(MetricError) as error:
+        measure(features(n, 8, seed=2), reference, extrapolate=False)
+    assert str(error.value) == (
+        f"A covariance needs at least two images; {found}. Ask for more samples."
     )
