@@ -1,5 +1,6 @@
 """The Inception extractor on a file of the real layout, against torch-fidelity's own."""
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -7,14 +8,23 @@ import numpy as np
 import pytest
 import torch
 from torch_fidelity import calculate_metrics
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_inceptionv3 import BasicConv2d, FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from bench.errors import MetricError
 from bench.metrics import inception
 from bench.metrics.frechet import frechet_distance
 from bench.metrics.images import batches
-from bench.metrics.inception import FILE, URL_INCEPTION_V3, Inception, find_weights
+from bench.metrics.inception import (
+    FILE,
+    URL_INCEPTION_V3,
+    Inception,
+    download,
+    find_weights,
+    place,
+    resized,
+)
 from bench.metrics.moments import Moments
 from tests.metrics.fakes import colours
 from tests.metrics.test_images import Bomb
@@ -25,20 +35,96 @@ def extractor(inception_file: Path) -> Inception:
     return Inception(inception_file, "cpu")
 
 
-def test_features_are_torch_fidelitys(extractor: Inception, inception_file: Path) -> None:
-    oracle = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(inception_file)
+@pytest.fixture(scope="module")
+def oracle(inception_file: Path) -> FeatureExtractorInceptionV3:
+    """Gives the features and the logits without bias."""
+    return FeatureExtractorInceptionV3(
+        "inception-v3-compat",
+        ["2048", "logits_unbiased"],
+        feature_extractor_weights_path=str(inception_file),
     )
-    images = colours(0, 4, size=32)
-    features = extractor(images)
-    assert features.shape == (4, 2048)
+
+
+def smooth(seed: int, count: int) -> torch.Tensor:
+    """Images of 32 x 32 pixels in patches of 8: where noise averages out, these do not."""
+    return colours(seed, count, size=4).repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+def largest(difference: torch.Tensor, values: torch.Tensor) -> float:
+    """The largest difference, over the largest value."""
+    return float(difference.abs().max() / values.abs().max())
+
+
+def normwise(difference: torch.Tensor, values: torch.Tensor) -> float:
+    return float(difference.norm() / values.norm())
+
+
+def test_features_and_logits_are_torch_fidelitys(
+    extractor: Inception, oracle: FeatureExtractorInceptionV3
+) -> None:
+    images = torch.cat([colours(0, 3, size=32), smooth(1, 3)])
+    features, (theirs, logits) = extractor(images), oracle(images)
+    assert features.shape == (6, 2048)
     assert features.dtype == torch.float32
     # A dead network would agree with anything.
     assert 0.01 < float(features.std(dim=0).mean()) < 10
-    torch.testing.assert_close(features, oracle(images)[0], rtol=1e-5, atol=1e-5)
+    assert largest(features - theirs, theirs) < 1e-5
+    assert normwise(features - theirs, theirs) < 3e-6
+    assert extractor.head.shape == (1008, 2048)
+    ours = features @ torch.from_numpy(extractor.head).T
+    assert largest(ours - logits, logits) < 1e-5
 
 
-def test_resize_is_that_of_tensorflow_1(extractor: Inception) -> None:
+def test_features_are_as_near_to_the_exact_ones_as_torch_fidelitys(
+    extractor: Inception, oracle: FeatureExtractorInceptionV3
+) -> None:
+    """Against the same network in float64: what differs is rounding, and no more of it.
+
+    Not through torch-fidelity's argument for float64, which gives float32 (0.4.0).
+    """
+    images = colours(2, 2, size=32)
+    exact = copy.deepcopy(oracle).double()
+    seen: list[torch.Tensor] = []
+    exact.AvgPool.register_forward_hook(lambda _, __, output: seen.append(output.flatten(1)))
+    exact.feature_extractor_internal_dtype = torch.float64
+    exact(images)
+    ours, theirs = extractor(images) - seen[0], oracle(images)[0] - seen[0]
+    assert normwise(theirs, seen[0]) > 1e-8  # it is another precision
+    assert normwise(ours, seen[0]) < 3 * normwise(theirs, seen[0])
+
+
+def test_batch_norms_are_folded_with_their_epsilon(
+    extractor: Inception, oracle: FeatureExtractorInceptionV3
+) -> None:
+    """The first convolution, by the formula; and no batch norm is left."""
+    layers = [*extractor._early.modules(), *extractor._late.modules()]
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in layers)
+    assert sum(isinstance(layer, BasicConv2d) for layer in layers) == 94
+    folded, plain = extractor._early[0], oracle.Conv2d_1a_3x3
+    norm = plain.bn
+    gain = norm.weight / (norm.running_var + 0.001).sqrt()
+    torch.testing.assert_close(folded.conv.weight, plain.conv.weight * gain.view(-1, 1, 1, 1))
+    torch.testing.assert_close(folded.conv.bias, norm.bias - norm.running_mean * gain)
+
+
+SIZES = [(32, 32), (64, 48), (45, 301), (299, 299), (512, 31), (1, 1), (1, 7), (2, 300)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_resize_is_torch_fidelitys(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (2, 3, *size), generator=generator, dtype=torch.uint8)
+    theirs = interpolate_bilinear_2d_like_tensorflow1x(
+        images.float(), size=(299, 299), align_corners=False
+    )
+    ours = resized(images)
+    assert torch.equal(ours, (theirs - 128) / 128)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    if size == (299, 299):
+        assert torch.equal(ours * 128 + 128, images.float())
+
+
+def test_resize_is_that_of_tensorflow_1() -> None:
     """Output pixel i looks at i * 32/299, not at (i + 1/2) * 32/299 - 1/2."""
     images = colours(1, 1, size=32)
     position = np.arange(299, dtype=np.float32) * np.float32(32 / 299)
@@ -46,34 +132,61 @@ def test_resize_is_that_of_tensorflow_1(extractor: Inception) -> None:
     high, part = np.minimum(low + 1, 31), position - low
     pixels = images[0].numpy().astype(np.float32)
     rows = pixels[:, low] + (pixels[:, high] - pixels[:, low]) * part[:, None]
-    resized = rows[:, :, low] + (rows[:, :, high] - rows[:, :, low]) * part
+    expected = rows[:, :, low] + (rows[:, :, high] - rows[:, :, low]) * part
+    np.testing.assert_allclose(resized(images)[0].numpy(), (expected - 128) / 128, atol=1e-5)
+
+
+def test_images_need_not_be_contiguous(extractor: Inception) -> None:
+    images = smooth(6, 2)
+    stored = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    every_second = images.repeat_interleave(2, 0)[::2]
+    assert not stored.is_contiguous()
+    assert not every_second.is_contiguous()
+    features = extractor(images)
+    assert torch.equal(extractor(stored), features)
+    assert torch.equal(extractor(every_second), features)
+
+
+def test_a_cpu_keeps_the_channels_innermost(extractor: Inception) -> None:
+    """A layer that did not would cost a rearrangement of everything on its way."""
     seen: list[torch.Tensor] = []
-    first = extractor._network.get_submodule("Conv2d_1a_3x3")
-    handle = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
-    extractor(images)
-    handle.remove()
-    np.testing.assert_allclose(seen[0].numpy(), (resized - 128) / 128, atol=1e-5)
+    handles = [
+        layer.register_forward_hook(lambda _, __, output: seen.append(output))
+        for layer in (*extractor._early, *extractor._late)
+    ]
+    extractor(colours(7, 2, size=32))
+    for handle in handles:
+        handle.remove()
+    maps = [output for output in seen if output.ndim == 4]
+    assert len(maps) == 19
+    assert all(output.is_contiguous(memory_format=torch.channels_last) for output in maps)
 
 
 def test_arithmetic_is_float32_whatever_surrounds_it(extractor: Inception) -> None:
     images, allowed = colours(2, 1, size=32), []
-    first = extractor._network.get_submodule("Conv2d_1a_3x3")
-    handle = first.register_forward_pre_hook(
-        lambda *_: allowed.append(torch.backends.cudnn.allow_tf32)
-    )
+    handles = [
+        part.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+        for part in (extractor._early, extractor._late)
+    ]
     plain = extractor(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         surrounded = extractor(images)
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     assert torch.equal(plain, surrounded)
-    assert allowed == [False, False]
+    assert allowed == [False] * 4
 
 
-def test_slices_do_not_show(extractor: Inception, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = colours(3, 3, size=32)
+def test_features_do_not_depend_on_the_slice(
+    extractor: Inception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.cat([colours(3, 2, size=32), smooth(4, 3)])
     whole = extractor(images)
-    monkeypatch.setattr(inception, "SLICE", 2)
-    torch.testing.assert_close(extractor(images), whole, rtol=1e-5, atol=1e-5)
+    alone = torch.cat([extractor(image[None]) for image in images])
+    assert largest(alone - whole, whole) < 1e-6
+    monkeypatch.setattr(inception, "SLICE", 3)
+    monkeypatch.setattr(extractor, "_few", 2)
+    assert largest(extractor(images) - whole, whole) < 1e-6
 
 
 def test_facts_for_the_record(extractor: Inception, inception_file: Path) -> None:
@@ -137,6 +250,12 @@ def test_batches_of_an_npz_are_what_it_reads(extractor: Inception) -> None:
     torch.testing.assert_close(extractor(batch), extractor(colours(6, 2, size=32)))
 
 
+def test_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert place() == tmp_path / "torch/hub/checkpoints" / FILE
+    monkeypatch.setenv("BENCH_INCEPTION", str(tmp_path / "none.pth"))
+    assert place() == tmp_path / "none.pth"
+
+
 def test_named_file_is_taken(inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_INCEPTION", str(inception_file))
     assert find_weights() == inception_file
@@ -195,8 +314,21 @@ def test_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remote.write_bytes(b"weights")
     monkeypatch.setattr(inception, "URL_INCEPTION_V3", remote.as_uri())
     monkeypatch.setattr(inception, "PUBLISHED", hashlib.sha256(b"weights").hexdigest()[:8])
-    assert find_weights().read_bytes() == b"weights"
-    assert [path.name for path in find_weights().parent.iterdir()] == [FILE]
+    assert find_weights() == place()
+    assert place().read_bytes() == b"weights"
+    assert [path.name for path in place().parent.iterdir()] == [FILE]
+
+
+def test_download_to_the_named_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And never over a file that is there."""
+    remote, path = tmp_path / "remote.pth", tmp_path / "mine" / "weights.pth"
+    remote.write_bytes(b"weights")
+    monkeypatch.setattr(inception, "URL_INCEPTION_V3", remote.as_uri())
+    monkeypatch.setattr(inception, "PUBLISHED", hashlib.sha256(b"weights").hexdigest()[:8])
+    monkeypatch.setenv("BENCH_INCEPTION", str(path))
+    assert download() == path
+    path.write_bytes(b"others")
+    assert download().read_bytes() == b"others"
 
 
 @pytest.mark.parametrize("keep", [0, 1000, 50_000_000])
