@@ -1,4 +1,4 @@
-"""The kernel distance against its definition, and its influences."""
+"""The kernel distance against its definition, and its influences against differences."""
 
 import numpy as np
 import pytest
@@ -23,23 +23,14 @@ def by_hand(x: np.ndarray, y: np.ndarray) -> float:
     return within(x) + within(y) - 2 * float(np.mean([k(a, b) for a in x for b in y]))
 
 
-def test_a_subset_of_all() -> None:
-    found = kernel.subset_distances(X[:50], Y, subsets=2, size=50)
-    assert found == pytest.approx([by_hand(X[:50], Y)] * 2, rel=1e-10)
+def test_subsets_of_all() -> None:
+    measured = kernel.measure(X[:50], Y)
+    assert measured.value == pytest.approx(by_hand(X[:50], Y), rel=1e-10)
 
 
 def test_small_subsets_average_to_the_whole() -> None:
-    found = kernel.subset_distances(X, Y, subsets=20_000, size=10)
-    error = found.std() / len(found) ** 0.5
-    assert found.mean() == pytest.approx(by_hand(X, Y), abs=4 * error)
-    assert error < 0.05 * by_hand(X, Y)
-
-
-def test_fewer_images_than_a_subset() -> None:
-    """All of the smaller side are then in every subset."""
-    measured = kernel.measure(X, Y)
-    expected = kernel.subset_distances(X, Y, kernel.SUBSETS, size=50).mean()
-    assert measured.value == expected
+    measured = kernel.measure(X, Y, subsets=20_000, size=10)
+    assert measured.value == pytest.approx(by_hand(X, Y), rel=0.1)
 
 
 def test_no_bias_at_the_floor() -> None:
@@ -51,15 +42,41 @@ def test_no_bias_at_the_floor() -> None:
     assert min(values) < 0
 
 
-def test_witness_is_the_difference_of_means() -> None:
-    expected = [np.mean(kernel.kernel(x[None], X)) - np.mean(kernel.kernel(x[None], Y)) for x in X]
-    assert kernel.witness(X, Y, X) == pytest.approx(expected, abs=1e-6)
+def test_influence_is_the_derivative_in_the_weight_of_an_image() -> None:
+    subsets, size, n = 5, 20, len(X)
+    random = np.random.RandomState(2020)
+    rows = [
+        (random.choice(n, size, replace=False), random.choice(len(Y), size, replace=False))
+        for _ in range(subsets)
+    ]
+
+    def value(weights: np.ndarray) -> float:
+        values = []
+        for of_x, of_y in rows:
+            x, y, w = X[of_x].astype(float), Y[of_y].astype(float), weights[of_x]
+            pairs = np.outer(w, w) * (1 - np.eye(size))
+            within = (pairs * kernel.kernel(x, x)).sum() / pairs.sum()
+            values.append(within - 2 * (w @ kernel.kernel(x, y).mean(axis=1)) / w.sum())
+        return float(np.mean(values))
+
+    influence = kernel.measure(X, Y, subsets, size).influence
+    assert influence is not None
+    step = 1e-4
+    for image in range(n):
+        change = step * (np.arange(n) == image)
+        slope = (value(1 + change) - value(1 - change)) / (2 * step)
+        assert influence[image] == pytest.approx(n * slope, rel=1e-5, abs=1e-8)
+    never = set(range(n)) - set(np.concatenate([of_x for of_x, _ in rows]))
+    assert never
+    assert not influence[list(never)].any()
+    assert influence.mean() == pytest.approx(0, abs=1e-12)
 
 
-def test_witness_does_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = kernel.witness(X, Y, X)
-    monkeypatch.setattr(kernel, "BLOCK", 7)
-    assert kernel.witness(X, Y, X) == pytest.approx(whole, abs=1e-6)
+def test_standard_error_is_that_of_the_influences() -> None:
+    measured = kernel.measure(X, Y)
+    assert measured.influence is not None
+    expected = measured.influence.std(ddof=1) / 60**0.5
+    assert measured.standard_error == pytest.approx(expected, rel=1e-12)
 
 
 def test_same_twice() -> None:
