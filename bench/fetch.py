@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench import models, yaml_lines
 from bench.errors import BenchError, MetricError, SweepError, nearest
 from bench.metrics import kept_features, registry
@@ -187,8 +185,9 @@ def _inception(specs: list[MetricSpec]) -> Iterator[Need]:
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     from bench.metrics.inception import FILE, VARIABLE
+    from bench.metrics.inception import place as inception_place
 
-    what, place, named = "Inception-v3 weights", *_inception_place()
+    what, place, named = "Inception-v3 weights", inception_place(), bool(os.environ.get(VARIABLE))
     if not place.is_file():
         remedy = (
             f"{VARIABLE} names this place. Put {FILE} there, from {URL_INCEPTION_V3}, or unset it."
@@ -212,19 +211,10 @@ def _same(spec: MetricSpec, name: str) -> bool:
     return spec.extractor is METRICS[name].extractor
 
 
-def _inception_place() -> tuple[Path, bool]:
-    """Where the weights are or would be, and whether the user named the place."""
-    from bench.metrics.inception import FILE, VARIABLE
-
-    named = os.environ.get(VARIABLE)
-    default = Path(torch.hub.get_dir()) / "checkpoints" / FILE
-    return (Path(named), True) if named else (default, False)
-
-
 def _bring_inception(device: str, progress: Progress) -> None:
-    from bench.metrics.inception import find_weights
+    from bench.metrics.inception import download
 
-    find_weights()
+    download()
 
 
 def _cifar10(source: str) -> Need:
@@ -317,7 +307,9 @@ def _opened(metric: MetricSpec) -> Extractor | None:
     """The extractor; None if it is an Inception without usable weights."""
     if not any(_same(metric, name) for name in _INCEPTION):
         return metric.extractor("cpu")
-    if not _inception_place()[0].is_file():
+    from bench.metrics.inception import place
+
+    if not place().is_file():
         return None
     try:
         return metric.extractor("cpu")

@@ -393,3 +393,112 @@ def test_a_bug_keeps_its_traceback(sweep_file: Path) -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert cli._duration(seconds) == text
+
+
+@pytest.fixture
+def finished(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The sweep after a run that kept the images."""
+    monkeypatch.setitem(METRICS, "cs_tiny", fakes.TINY["cs_tiny"])
+    sweep_file.write_text(sweep_file.read_text() + "keep: images\n")
+    assert bench(capsys, "run", sweep_file).code == 0
+    return sweep_file
+
+
+def keys(folder: Path) -> dict[str, str]:
+    """Label of each cell of a results folder, with its key."""
+    plan = json.loads((folder / "sweep.json").read_text())
+    return {cell["label"]: cell["key"] for cell in plan["cells"]}
+
+
+def test_score_gives_the_numbers_of_the_cell_that_was_exported(
+    capsys: pytest.CaptureFixture[str], finished: Path
+) -> None:
+    results = Path("results/tiny")
+    key = keys(results)["ddim eta=0 spacing=uniform steps=3"]
+    record = json.loads((results / f"{key}.json").read_text())
+    for form, out in (("npz", "images.npz"), ("folder", "images")):
+        source = finished if form == "npz" else results
+        said = bench(capsys, "export", source, key[:6], "--to", form, "--out", out)
+        assert said.out == f"{out}: 100 images of ddim eta=0 spacing=uniform steps=3.\n"
+        statistics = finished.parent / "tiny.npz"
+        metrics = ("--metric", "fd_tiny", "--metric", "cs_tiny")
+        said = bench(capsys, "score", out, "--reference", statistics, *metrics, "--json")
+        assert said.code == 0
+        scored = json.loads(said.out)
+        assert scored["images"] == 100
+        assert scored["facts"] == record["images"]
+        assert scored["metrics"]["fd_tiny"] == record["metrics"]["fd_tiny"]
+        assert scored["metrics"]["cs_tiny"]["better"] == "higher"
+        assert scored["cautions"] == [
+            "31% of all bytes are 0 or 255: is the range of values right?",
+            "fd_tiny: of 100 images, fewer than 10,000: biased upwards.",
+        ]
+
+
+def test_score_as_a_table(capsys: pytest.CaptureFixture[str], finished: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 3), dtype=np.uint8)
+    images[:10] = 255
+    np.savez("mine.npz", images)
+    statistics = finished.parent / "tiny.npz"
+    said = bench(capsys, "score", "mine.npz", "--reference", statistics, "--metric", "fd_tiny")
+    assert said.code == 0
+    assert "50 images, 4 x 4" in said.out
+    assert re.search(r"│ fd_tiny │ \d+\.\d+ ± 0\.\d+ +│ lower", said.out)
+    assert "Against tiny-mixture" in said.out
+    assert said.out.splitlines()[-4:] == [
+        "Caution: 10 images are near-constant: they show nothing.",
+        "Caution: 9 images are copies of others.",
+        "Caution: 21% of all bytes are 0 or 255: is the range of values right?",
+        "Caution: fd_tiny: of 50 images, fewer than 10,000: biased upwards.",
+    ]
+
+
+def test_score_without_the_published_weights(
+    capsys: pytest.CaptureFixture[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_INCEPTION", "nowhere.pth")
+    said = bench(capsys, "score", "mine.npz", "--reference", "cifar10-train")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.startswith("BENCH_INCEPTION is nowhere.pth, and there is no such file.")
+
+
+def test_export_of_no_cell_of_two_and_over_a_folder(
+    capsys: pytest.CaptureFixture[str], finished: Path
+) -> None:
+    to = ("--to", "folder", "--out", "results")
+    said = bench(capsys, "export", finished, "zz", *to)
+    expected = (
+        f'{finished}: no cells have a key that begins with "zz"; expected one. "bench check" shows '
+        "the keys of a sweep file.\n"
+    )
+    assert (said.code, said.err) == (1, expected)
+    assert "3 cells have a key that begins with" in bench(capsys, "export", finished, "", *to).err
+    key = keys(Path("results/tiny"))["exact"]
+    said = bench(capsys, "export", finished, key, *to)
+    assert said.err == ("results is there already. Choose another folder, or move it away.\n")
+
+
+def test_rescore_adds_a_metric_without_sampling(
+    capsys: pytest.CaptureFixture[str], finished: Path
+) -> None:
+    text = finished.read_text()
+    finished.write_text(text.replace("metrics: [fd_tiny]", "metrics: [fd_tiny, cs_tiny]"))
+    said = bench(capsys, "rescore", finished)
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        "3 cells scored again, 0 left as they were.",
+        "Report: reports/tiny/report.md",
+    ]
+    assert "## cs_tiny" in Path("reports/tiny/report.md").read_text().splitlines()
+    said = bench(capsys, "run", finished)
+    assert "0 cells computed, 3 done before" in said.out
+    # Without what was kept there is nothing to score.
+    for kept in Path("results/tiny/kept").iterdir():
+        for chunk in kept.iterdir():
+            chunk.unlink()
+    said = bench(capsys, "rescore", finished)
+    assert said.code == 1
+    assert "0 cells scored again, 3 left as they were." in said.out
+    assert said.err.count("was not kept, so it needs sampling again.") == 3

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,7 +27,8 @@ from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d
 from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from bench.metrics.images import batches, read_npz
+from bench.metrics.image_files import open_images
+from bench.metrics.images import read_npz
 from bench.metrics.inception import FEW, Inception, resized
 from tests.inception_file import write
 
@@ -36,9 +36,9 @@ FASTER, DIFFERENCE = 1.8, 1e-5
 
 
 def read_folder(folder: Path) -> Tensor:
-    """Its images, sorted by name: uint8 (N, 3, H, W)."""
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(folder.iterdir())]
-    return next(batches(np.stack(images), len(images)))
+    """Its images: uint8 (N, 3, H, W)."""
+    files = open_images(folder)
+    return next(files.batches(files.count))
 
 
 def timed(work: Callable[[], Tensor]) -> tuple[float, Tensor]:
