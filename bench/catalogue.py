@@ -16,6 +16,7 @@ from bench.certify import golden, identities
 from bench.diffusion.schedule import SCHEDULES
 from bench.diffusion.spacing import SPACINGS
 from bench.errors import SweepError, nearest
+from bench.metrics.measures import Measure
 from bench.metrics.registry import METRICS
 from bench.parameters import Parameter, Value, written
 from bench.presets import PRESETS
@@ -147,9 +148,22 @@ def _models() -> list[Facts]:
 
 def _metrics() -> list[Facts]:
     return [
-        {"name": spec.name, "summary": spec.summary, "better": spec.measure.better}
+        {
+            "name": spec.name,
+            "summary": spec.measure.summary,
+            "features": spec.features,
+            "better": spec.measure.better,
+            "needs": _needs(spec.measure),
+            "paper": spec.measure.paper,
+        }
         for spec in METRICS.values()
     ]
+
+
+def _needs(measure: Measure) -> str:
+    """What a measure needs beside the moments of the reference."""
+    features = "the features of the reference" if measure.needs_features else ""
+    return "a classifier" if measure.needs_head else features
 
 
 KINDS: Mapping[str, Callable[[], list[Facts]]] = {
@@ -260,7 +274,14 @@ _TABLES: dict[str, list[Column]] = {
         _column("paper"),
     ],
     "models": [_column("name", "model"), _column("summary", ""), _column("keys", "in full")],
-    "metrics": [_column("name", "metric"), _column("summary", "features")],
+    "metrics": [
+        _column("name", "metric"),
+        _column("summary", ""),
+        _column("features", "in the features of"),
+        _column("better"),
+        _column("needs"),
+        _column("paper"),
+    ],
 }
 _PAGE_COLUMNS = [
     _column("name", "sampler"),

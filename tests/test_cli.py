@@ -433,7 +433,7 @@ def test_score_gives_the_numbers_of_the_cell_that_was_exported(
         assert scored["metrics"]["cs_tiny"]["better"] == "higher"
         assert scored["cautions"] == [
             "31% of all bytes are 0 or 255: is the range of values right?",
-            "fd_tiny: of 100 images, fewer than 10,000: biased upwards.",
+            "fd_tiny: fewer than 10,000 images (100), so biased upwards.",
         ]
 
 
@@ -451,7 +451,7 @@ def test_score_as_a_table(capsys: pytest.CaptureFixture[str], finished: Path) ->
         "Caution: 10 images are near-constant: they show nothing.",
         "Caution: 9 images are copies of others.",
         "Caution: 21% of all bytes are 0 or 255: is the range of values right?",
-        "Caution: fd_tiny: of 50 images, fewer than 10,000: biased upwards.",
+        "Caution: fd_tiny: fewer than 10,000 images (50), so biased upwards.",
     ]
 
 

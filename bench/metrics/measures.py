@@ -30,6 +30,7 @@ class Measure:
     Args:
         name: see the module's docstring.
         summary: in words.
+        paper: where it was proposed.
         better: which values are better.
         needs_features: whether moments of the reference are not enough.
         needs_head: whether the extractor must come with a classifier.
@@ -37,6 +38,7 @@ class Measure:
 
     name: str
     summary: str
+    paper: str
     better: Literal["lower", "higher"] = "lower"
     needs_features: bool = False
     needs_head: bool = False
@@ -45,19 +47,36 @@ class Measure:
 MEASURES = {
     measure.name: measure
     for measure in (
-        Measure("fd", "Fréchet distance"),
-        Measure("fd_inf", "Fréchet distance extrapolated to infinitely many images"),
-        Measure("kd", "kernel distance (squared MMD, cubic kernel)", needs_features=True),
-        Measure("cs", "classifier score", better="higher", needs_head=True),
+        Measure("fd", "Fréchet distance", "Heusel et al. 2017, arXiv:1706.08500"),
+        Measure(
+            "fd_inf",
+            "Fréchet distance extrapolated to infinitely many images",
+            "Chong and Forsyth 2020, arXiv:1911.07023",
+        ),
+        Measure(
+            "kd",
+            "kernel distance (squared MMD, cubic kernel)",
+            "Bińkowski et al. 2018, arXiv:1801.01401",
+            needs_features=True,
+        ),
+        Measure(
+            "cs",
+            "classifier score (Inception Score)",
+            "Salimans et al. 2016, arXiv:1606.03498",
+            better="higher",
+            needs_head=True,
+        ),
         Measure(
             "precision",
             "share of the samples inside the reference's manifold",
+            "Kynkäänniemi et al. 2019, arXiv:1904.06991",
             better="higher",
             needs_features=True,
         ),
         Measure(
             "recall",
             "share of the reference inside the samples' manifold",
+            "Kynkäänniemi et al. 2019, arXiv:1904.06991",
             better="higher",
             needs_features=True,
         ),

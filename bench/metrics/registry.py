@@ -65,11 +65,6 @@ class MetricSpec:
     features: str
     extractor: Callable[[str], Extractor]
 
-    @property
-    def summary(self) -> str:
-        """What it is, in words."""
-        return f"{self.measure.summary}, in {self.features}"
-
 
 @dataclass(frozen=True)
 class BoundMetric:
@@ -127,7 +122,7 @@ def _suffixed(suffix: str) -> dict[str, str]:
 METRICS: dict[str, MetricSpec] = {
     spec.name: spec
     for spec in (
-        *_family(_suffixed("cifar"), "the small CIFAR-10 network that ships with bench", _cifar),
+        *_family(_suffixed("cifar"), "the small CIFAR-10 network of bench", _cifar),
         *_family(
             {
                 "fd": "fid",
@@ -137,12 +132,12 @@ METRICS: dict[str, MetricSpec] = {
                 "precision": "precision",
                 "recall": "recall",
             },
-            "the Inception-v3 of the FID paper: published weights, TF1 resize",
+            "the Inception-v3 of the FID paper",
             _published_inception,
         ),
         *_family(
             _suffixed("inception"),
-            "the same network with the weights of BENCH_INCEPTION, whatever they are: not FID",
+            "the same network, whatever its weights are: not FID",
             _inception,
         ),
     )
@@ -157,7 +152,7 @@ def get(name: str) -> MetricSpec:
     """
     head, at, path = name.partition("@")
     if at and head in MEASURES:
-        return MetricSpec(name, MEASURES[head], f"the features of {path}", _of_module(path))
+        return MetricSpec(name, MEASURES[head], path, _of_module(path))
     if name not in METRICS:
         raise MetricError(
             f'There is no metric "{name}".{nearest(name, METRICS)} "bench list metrics" shows all '
@@ -299,7 +294,7 @@ def _notes(n: int, metric: BoundMetric) -> list[str]:
             "large"
         )
     elif metric.spec.measure.name == "fd" and n < ENOUGH:
-        notes.append(f"of {n:,} images, fewer than {ENOUGH:,}: biased upwards")
+        notes.append(f"fewer than {ENOUGH:,} images ({n:,}), so biased upwards")
     if not certificate:
         notes.append("the reference does not say with which extractor and resize it was made")
     elif distance and certificate["count"] <= dim:

@@ -33,3 +33,14 @@ def colours(seed: int, count: int, size: int = 8, brightness: int = 0) -> torch.
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 200, (count, 3, size, size), generator=generator, dtype=torch.uint8)
     return images + brightness
+
+
+def opened(device: str) -> Projection:
+    """An extractor from outside, as a metric names it: `fd@tests.metrics.fakes:opened`."""
+    assert device == "cpu"
+    return Projection()
+
+
+def nothing(device: str) -> object:
+    """What gives no extractor."""
+    return object()

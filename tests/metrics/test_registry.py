@@ -49,7 +49,7 @@ def test_records(metrics: list[str], projection: Projection) -> None:
         "extractor": "projection",
         "extractor_digest": projection.digest,
         "quantiser": "round",
-        "notes": ["of 30 images, fewer than 10,000: biased upwards"],
+        "notes": ["fewer than 10,000 images (30), so biased upwards"],
     }
     assert records["fd_one"]["value"] > 0.1
     assert json.loads(json.dumps(records)) == records
@@ -148,3 +148,77 @@ def test_other_weights_give_a_distance_of_another_name(
         f"Inception weights {random_inception.digest[:8]} are not the published ones: this is not "
         "a FID",
     ]
+
+
+def test_metrics_in_somebodys_own_features(projection: Projection) -> None:
+    names = [f"{measure}@tests.metrics.fakes:opened" for measure in ("fd", "fd_inf", "kd")]
+    images = colours(0, 60).permute(0, 2, 3, 1).numpy()
+    built = reference.from_images(
+        images, projection, name="grey", source="grey", details={}, keep_features=True
+    )
+    reference.save(reference.place("grey", projection), built)
+    bound = bind(names, "grey")
+    assert list(extractors(bound)) == ["projection"]
+    features = projection(colours(1, 30, brightness=20)).numpy()
+    records = score({"projection": features}, bound).records
+    assert list(records) == names
+    assert {record["extractor"] for record in records.values()} == {"projection"}
+    assert records[names[0]]["value"] > records[names[1]]["value"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "fd@tests.metrics.fakes:open",
+            'The extractor "tests.metrics.fakes:open" cannot be imported (module '
+            "'tests.metrics.fakes' has no attribute 'open'). It is written package.module:function, "
+            "and the module must be importable from where bench runs.",
+        ),
+        (
+            "fd@nowhere:opened",
+            "The extractor \"nowhere:opened\" cannot be imported (No module named 'nowhere'). It is "
+            "written package.module:function, and the module must be importable from where bench "
+            "runs.",
+        ),
+        (
+            "fd@tests.metrics.fakes:nothing",
+            'What "tests.metrics.fakes:nothing" gave is no extractor: it lacks name, dim, digest, '
+            "numerics, resize, head. See bench.metrics.protocol.",
+        ),
+        (
+            "cs@tests.metrics.fakes:opened",
+            "cs@tests.metrics.fakes:opened needs a classifier, and projection has none (its head "
+            "is None).",
+        ),
+        (
+            "fdd@tests.metrics.fakes:opened",
+            'There is no metric "fdd@tests.metrics.fakes:opened". "bench list metrics" shows all '
+            '18; in your own features, "fd@package.module:function".',
+        ),
+    ],
+)
+def test_extractors_that_are_none(name: str, message: str) -> None:
+    with pytest.raises(MetricError) as error:
+        bind([name], "cifar10-train")
+    assert str(error.value) == message
+
+
+def test_metrics_of_one_extractor_share_the_statistics(
+    projection: Projection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where only the last of them needs the features, which are not read for the others."""
+    for name in ("fd_one", "kd_one"):
+        measure = MEASURES[name.partition("_")[0]]
+        spec = MetricSpec(name, measure, "sixteen numbers", lambda device: projection)
+        monkeypatch.setitem(METRICS, name, spec)
+    images = colours(0, 60).permute(0, 2, 3, 1).numpy()
+    built = reference.from_images(
+        images, projection, name="grey", source="grey", details={}, keep_features=True
+    )
+    reference.save(reference.place("grey", projection), built)
+    first, second = bind(["fd_one", "kd_one"], "grey")
+    assert first.reference is second.reference
+    assert first.reference.features is not None
+    (alone,) = bind(["fd_one"], "grey")
+    assert alone.reference.features is None
