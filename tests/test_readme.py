@@ -14,7 +14,7 @@ from tests.models.test_diffusers import write_folder
 from tests.test_cli import commands
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(ROOT.glob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = (ROOT / "README.md").read_text()
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -42,8 +42,10 @@ def test_readme_shows_the_two_commands_first() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_exist(document: Path) -> None:
     text = document.read_text()
-    inline = re.findall(r"`((?:bench|make) [^`]+)`", text)
+    inline = re.findall(r"`((?:bench|make|python) [^`]+)`", text)
     for words in [*shell_lines(text), *(shlex.split(command) for command in inline)]:
+        if words[0] == "python":
+            assert (ROOT / words[1]).exists(), words
         if words[0] == "make":
             assert words[1] in TARGETS, words
         elif words[0] == "bench":

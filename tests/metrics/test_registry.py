@@ -172,14 +172,14 @@ def test_metrics_in_somebodys_own_features(projection: Projection) -> None:
         (
             "fd@tests.metrics.fakes:open",
             'The extractor "tests.metrics.fakes:open" cannot be imported (module '
-            "'tests.metrics.fakes' has no attribute 'open'). It is written package.module:function, "
-            "and the module must be importable from where bench runs.",
+            "'tests.metrics.fakes' has no attribute 'open'). It is written "
+            "package.module:function, and the module must be importable from where bench runs.",
         ),
         (
             "fd@nowhere:opened",
-            "The extractor \"nowhere:opened\" cannot be imported (No module named 'nowhere'). It is "
-            "written package.module:function, and the module must be importable from where bench "
-            "runs.",
+            "The extractor \"nowhere:opened\" cannot be imported (No module named 'nowhere'). It "
+            "is written package.module:function, and the module must be importable from where "
+            "bench runs.",
         ),
         (
             "fd@tests.metrics.fakes:nothing",
