@@ -235,7 +235,7 @@ class Scores:
     Args:
         records: by the name of the metric; plain JSON values.
         influences: of each image, by the name of the metric; float64 (n,). The extrapolated
-            distance has those of the plain one, and recall has none.
+            distance has those of the plain one.
     """
 
     records: dict[str, Record]

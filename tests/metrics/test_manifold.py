@@ -73,10 +73,29 @@ def test_precision_has_a_binomial_error() -> None:
     assert sorted(set(measured.influence)) == pytest.approx([-share, 1 - share])
 
 
-@pytest.mark.parametrize("rows", [0, 3])
-def test_too_few_images(rows: int) -> None:
-    with pytest.raises(MetricError) as error:
-        manifold.radii(X[:rows])
-    assert str(error.value) == (
-        f"Precision and recall need at least 4 images a side; there are {rows}."
-    )
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("scale", [0.9, 1, 1.5])
+def test_recall_has_a_jackknife_error(scale: float) -> None:
+    x = (X * scale).astype(np.float32)
+    measured = manifold.recall(x, Y)
+    left_out = [share_inside(Y, np.delete(x, image, axis=0)) for image in range(40)]
+    jackknife = 39 * (share_inside(Y, x) - np.array(left_out))
+    assert 0.05 < measured.value < 1
+    assert measured.influence == pytest.approx(jackknife - jackknife.mean(), abs=1e-9)
+    assert np.std(jackknife) > 0.1
+    assert measured.standard_error == pytest.approx(np.std(jackknife, ddof=1) / 40**0.5)
+
+
+def test_too_few_images() -> None:
+    """One more than neighbours, and for recall another, which is left out."""
+    for found, call in [
+        (3, lambda: manifold.radii(X[:3])),
+        (0, lambda: manifold.radii(X[:0])),
+        (4, lambda: manifold.recall(X[:4], Y)),
+    ]:
+        with pytest.raises(MetricError) as error:
+            call()
+        assert str(error.value) == (
+            f"Precision and recall need at least {max(found + 1, 4)} images a side; "
+            f"there are {found}."
+        )
