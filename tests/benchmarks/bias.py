@@ -41,8 +41,8 @@ Features = NDArray[np.float32]
 
 SUBSETS = 15
 BATCH = 25
-RATIOS = (5, 12, 24, 50, 100, 500)
-POOL_RATIOS = (5, 12, 24)
+RATIOS = (2, 5, 12, 24, 50, 100, 500)
+POOL_RATIOS = (2, 5, 12, 24)
 DISTANCES = {"floor": 0.0, "near": 0.05, "far": 1.0}
 """True distances of the Gaussians; their reference has a trace of 6.8."""
 
