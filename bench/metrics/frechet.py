@@ -84,7 +84,7 @@ def influences(
         float64 (n,), mean 0.
 
     Reference: the derivative is that of R. Bhatia, T. Jain, Y. Lim, "On the Bures-Wasserstein
-    distance between positive definite matrices", 2019, eq. 30-33.
+    distance between positive definite matrices", Expositiones Mathematicae 37 (2019).
     """
     factor = reference.factor
     product = factor.T @ samples.covariance @ factor
