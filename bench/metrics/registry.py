@@ -293,6 +293,11 @@ def _notes(n: int, metric: BoundMetric) -> list[str]:
             f"{n} images for {dim} features: the covariance is singular and the distance far too "
             "large"
         )
+    elif metric.spec.measure.name == "fd_inf" and n <= 2 * dim:
+        notes.append(
+            f"{n:,} images for {dim:,} features: half of them do not span the space, and a part of "
+            "the bias stays"
+        )
     elif metric.spec.measure.name == "fd" and n < ENOUGH:
         notes.append(f"fewer than {ENOUGH:,} images ({n:,}), so biased upwards")
     if not certificate:
