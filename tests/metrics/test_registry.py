@@ -165,7 +165,8 @@ def test_metrics_in_somebodys_own_features(projection: Projection) -> None:
     assert {record["extractor"] for record in records.values()} == {"projection"}
     assert records[names[0]]["value"] > records[names[1]]["value"]
     assert records[names[1]]["notes"] == [
-        "30 images for 16 features: half of them do not span the space, and a part of the bias stays"
+        "30 images for 16 features: half of them do not span the space, and a part of the bias "
+        "stays"
     ]
 
 
