@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from bench import chunks, executors, launch, progress, results
 from bench import fingerprint as fingerprints
 from bench import worker as workers
 from bench.cell import record_failure
-from bench.claim import CLAIM, claimed
+from bench.claim import CLAIM
 from bench.errors import LaunchError, MetricError, ResultError
 from bench.launch import RunSummary
 from bench.metrics.registry import METRICS
@@ -31,6 +32,11 @@ from tests import fakes
 from tests.kills import computed_twice, leftovers, scores, torn
 
 ROOT = Path(__file__).parents[1]
+HOLD = (
+    "import sys, time; from pathlib import Path; from bench.claim import claimed\n"
+    "with claimed(Path(sys.argv[1])) as held:\n"
+    "    print(bool(held), flush=True); time.sleep(600)"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -192,14 +198,26 @@ def test_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_cell_that_another_worker_has_is_left_to_it(sweep: Sweep, tmp_path: Path) -> None:
+def test_cell_that_another_worker_has_is_left_to_it_and_waited_for(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    """The worker here dies without a record."""
     cell = sweep.cells()[3]
     work = chunks.folder_of(tmp_path, cell.key)
     work.mkdir(parents=True)
-    with claimed(work / CLAIM):
-        summary = launch.run(sweep, tmp_path)
-        assert outcome(summary) == (0, 4, 0, 1)
-        assert [label for label, _ in summary.missing] == [cell.label]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, work / CLAIM], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"True\n"
+    killing = threading.Timer(3, other.kill)
+    killing.start()
+    began = time.monotonic()
+    summary = launch.run(sweep, tmp_path)
+    assert time.monotonic() - began > 2
+    assert outcome(summary) == (0, 4, 0, 1)
+    assert [label for label, _ in summary.missing] == [cell.label]
+    other.communicate()
     assert outcome(launch.run(sweep, tmp_path)) == (4, 1, 0, 0)
 
 
@@ -355,7 +373,9 @@ def test_progress_of_a_half_finished_sweep(sweep: Sweep, tmp_path: Path) -> None
     cells_ = sweep.cells()
     results.write_plan(tmp_path, sweep.plan())
     out = io.StringIO()
-    watch = progress.Watch(Console(file=out, width=200), tmp_path, cells_, sweep.chunk)
+    watch = progress.Watch(
+        Console(file=out, width=200), tmp_path, sweep.plan()["cells"], sweep.chunk
+    )
     assert watch._line() == "0 of 5 cells, 0 of 1,000 images"
     worker(tmp_path, [cells_[0].key])
     record_failure(cells_[1], tmp_path, "for a reason")
