@@ -502,10 +502,10 @@ def watch(path: FileOrFolder, results: Results = RESULTS) -> None:
 
 @app.command("cancel")
 def cancel_(path: FileOrFolder, results: Results = RESULTS) -> None:
-    """Stop what is under way: jobs of SLURM, and local workers on this machine.
+    """Stop jobs and local workers, whoever submitted them.
 
-    Whoever submitted it. Finished chunks stay; a cell that is submitted again goes on with them.
-    Exits with 1 if something could not be stopped from here.
+    Those of SLURM, and the workers on this machine. Finished chunks stay; a cell that is submitted
+    again goes on with them. Exits with 1 if something could not be stopped from here.
 
     \b
     Examples:
