@@ -89,7 +89,8 @@ def parse_queue(text: str) -> dict[str, Queued]:
         array, task, state, reason, host, name = line.strip().split("|", 5)
         job = array if task == "N/A" else f"{array}_{task}"
         waiting = state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
-        found[job] = Queued(name, not waiting, reason if waiting else "", host)
+        said = reason if waiting and reason != "None" else ""  # None until it was looked at
+        found[job] = Queued(name, not waiting, said, host)
     return found
 
 

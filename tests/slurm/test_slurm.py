@@ -261,14 +261,21 @@ def test_controller_that_is_away_for_a_moment(tmp_path: Path, folder: Path) -> N
     assert seen.away
     assert "nable to contact slurm controller" in seen.said
     assert seen.counts["missing"] == 0, "what is queued is not taken for lost"
-    submitting = another_launcher(tmp_path, "submit", SHORT, 200)
+    before = jobs_of(folder)
+    (tmp_path / "second").mkdir()
+    waiting = [
+        another_launcher(tmp_path, "submit", LONG, 640),  # finds everything under way
+        another_launcher(tmp_path / "second", "submit", SHORT, 200),  # has something to submit
+    ]
     time.sleep(20)
+    assert [launcher.poll() for launcher in waiting] == [None, None]
     subprocess.run(["/usr/sbin/slurmctld"], check=True)
-    assert submitting.wait(timeout=300) == 0
+    assert [launcher.wait(timeout=300) for launcher in waiting] == [0, 0]
+    assert jobs_of(folder) == before
     run.join(timeout=900)
     assert run.summary.complete
-    assert wait_for_end(folder).counts["done"] == 5
     assert computed_twice(folder) == []
+    assert wait_for_end(tmp_path / "second" / "results" / "tiny").counts["done"] == 5
 
 
 def test_job_that_waits_says_why(tmp_path: Path, folder: Path) -> None:
@@ -276,8 +283,10 @@ def test_job_that_waits_says_why(tmp_path: Path, folder: Path) -> None:
     options = SLURM.replace("}", f", dependency: 'afterok:{held}'}}")
     sweep = fakes.make_sweep(tmp_path, grid=SHORT, launch=options)
     launch.submit(sweep, folder)
-    seen = states.look(folder)
-    assert seen.waiting() == "5 queued (Dependency)"
+    deadline = time.monotonic() + 60
+    while states.look(folder).waiting() != "5 queued (Dependency)":
+        assert time.monotonic() < deadline, states.look(folder).waiting()
+        time.sleep(0.5)
     assert not launch.submit(sweep, folder).free, "they are not submitted twice"
     assert cancel.cancel(folder).jobs == 5
     slurm("scancel", held)
