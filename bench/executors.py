@@ -38,6 +38,13 @@ def describe(folder: Path, keys: Collection[str]) -> Job:
     return Job(str(folder), tuple(keys))
 
 
+def jobs_for(launch: Launch, keys: Sequence[str]) -> list[tuple[str, ...]]:
+    """The cells that each job looks at: local workers share all of them, a task has one."""
+    if launch.executor == "local":
+        return [tuple(keys)] * min(launch.workers, len(keys))
+    return [(key,) for key in keys]
+
+
 def submit(
     launch: Launch,
     folder: Path,
@@ -92,16 +99,16 @@ def collect() -> None:
 def _local(
     launch: Launch, folder: Path, keys: Sequence[str], made_with: Mapping[str, Any]
 ) -> Submission:
-    """`workers` jobs on this machine, each with the worker loop over all cells."""
-    count = min(launch.workers, len(keys))
-    made = Submission.intended("local", folder.name, [keys] * count, **made_with)
+    """Workers on this machine, spread over its GPUs if it has any."""
+    jobs = jobs_for(launch, keys)
+    made = Submission.intended("local", folder.name, jobs, **made_with)
     submissions.write(folder, made)
     gpus = torch.cuda.device_count() if launch.device != "cpu" else 0
-    for index in range(count):
+    for index, looked_at in enumerate(jobs):
         visible = str(index % gpus) if gpus else ""
         environment = _environment(made) | {"CUDA_VISIBLE_DEVICES": visible}
         executor = _Detached(_logs(folder, made), environment)
-        job = executor.submit(Guarded(describe(folder, keys), made.code))
+        job = executor.submit(Guarded(describe(folder, looked_at), made.code))
         started = process.started(int(job.job_id))
         made = made.with_job(index, job.job_id, _paths(job), started)
         submissions.write(folder, made)
@@ -150,7 +157,7 @@ def _slurm(
     seconds: Mapping[str, float],
     say: Callable[[str], None],
 ) -> list[Submission]:
-    """Arrays with a job a cell."""
+    """Arrays, as few as the site and the time limits of the jobs allow."""
     # submitit looks for srun alone; without the others nothing could be asked.
     for command in ("srun", "sbatch", "squeue", "scontrol"):
         if not scheduler.has(command):
@@ -158,9 +165,8 @@ def _slurm(
                 f'The executor is "slurm", and there is no {command} here. Run this on a node of '
                 'the cluster, or set "launch: {executor: local}".'
             )
-    jobs = [(key,) for key in keys]
     groups = arrays.grouped(
-        jobs,
+        jobs_for(launch, keys),
         seconds,
         size=scheduler.patiently(scheduler.max_array_size, say),
         minutes=launch.time,

@@ -266,36 +266,32 @@ def _summary(
     Raises:
         LaunchError: Cells have no record, and their jobs said why.
     """
-    failed, missing, silent = [], [], set()
+    failed, silent = [], []
     for cell in todo:
         result = results.find(folder, cell.key)
         if result is None:
-            missing.append((cell.label, ", ".join(errors_of(folder, cell.key))))
-            silent.add(cell.key)
+            silent.append(cell)
         elif result.error is not None:
             failed.append((cell.label, result.error))
-    if missing and interrupted is None:
-        made = submissions.latest(folder, silent)
-        if stopped := executors.said(folder, made):
-            raise LaunchError("\n".join(stopped))
+    last = submissions.latest(submissions.read_all(folder)) if silent else {}
+    made = {last[cell.key].id: last[cell.key] for cell in silent if cell.key in last}
+    stopped = executors.said(folder, made.values())
+    if stopped and interrupted is None:
+        raise LaunchError("\n".join(stopped))
     return RunSummary(
         done_before=len(cells) - len(todo),
-        computed=len(todo) - len(failed) - len(missing),
+        computed=len(todo) - len(failed) - len(silent),
         failed=tuple(failed),
-        missing=tuple(missing),
+        missing=tuple((cell.label, _errors(last.get(cell.key), cell.key)) for cell in silent),
         interrupted=interrupted,
         seconds=seconds,
     )
 
 
-def errors_of(folder: Path, key: str) -> list[str]:
-    """Where to read what happened to a cell: the error logs of the last jobs that looked at it."""
-    return [
-        job.logs[-1]
-        for made in submissions.latest(folder, {key})
-        for job in made.jobs
-        if key in job.keys and job.logs
-    ]
+def _errors(made: Submission | None, key: str) -> str:
+    """Where to read what happened to a cell: the error logs of the jobs that looked at it."""
+    jobs = made.jobs if made is not None else ()
+    return ", ".join(job.logs[-1] for job in jobs if key in job.keys and job.logs)
 
 
 @dataclass(frozen=True)

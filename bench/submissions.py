@@ -24,7 +24,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,12 +155,9 @@ def read_all(folder: Path) -> list[Submission]:
     return [_read(path) for path in sorted(folder_of(folder).glob("*.json"))]
 
 
-def latest(folder: Path, keys: Collection[str]) -> list[Submission]:
-    """For each of these cells the last submission with a job for it, each submission once."""
-    of_key = {
-        key: made for made in read_all(folder) for job in made.jobs for key in job.keys
-    }  # later ones replace earlier ones
-    return list({of_key[key].id: of_key[key] for key in keys if key in of_key}.values())
+def latest(made: Iterable[Submission]) -> dict[str, Submission]:
+    """The last submission that has a job for it, for every cell that has one."""
+    return {key: one for one in made for job in one.jobs for key in job.keys}
 
 
 def _read(path: Path) -> Submission:

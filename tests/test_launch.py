@@ -451,6 +451,15 @@ def test_launcher_that_is_killed_is_followed_by_another(tmp_path: Path) -> None:
     assert computed_twice(tmp_path / "r") == []
 
 
+def test_two_launchers_at_once_submit_once(tmp_path: Path) -> None:
+    fakes.make_sweep(tmp_path)  # its files
+    both = [in_background(tmp_path, "r", samples=2000, launch=LOCAL) for _ in range(2)]
+    said = [launcher.communicate(timeout=600)[0].split() for launcher in both]
+    assert said == [["ready", "True", "5", "0"]] * 2
+    assert len(submissions.read_all(tmp_path / "r")) == 1
+    assert computed_twice(tmp_path / "r") == []
+
+
 def test_interrupted_run_stops_its_local_workers(tmp_path: Path) -> None:
     process_ = in_background(tmp_path, "r", samples=20000, launch=LOCAL)
     wait_for(tmp_path / "r", "work/*/ledger.jsonl")

@@ -1,6 +1,7 @@
 """A sweep on a real SLURM of one node, without accounting; `tests/slurm/setup.sh` starts it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -291,3 +292,32 @@ def test_job_that_waits_says_why(tmp_path: Path, folder: Path) -> None:
     assert cancel.cancel(folder).jobs == 5
     slurm("scancel", held)
     assert states.look(folder).counts["missing"] == 5
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_package_that_is_edited_while_jobs_are_queued(tmp_path: Path, snapshot: bool) -> None:
+    copy, folder = tmp_path / "checkout", tmp_path / "r"
+    shutil.copytree(ROOT / "bench", copy / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    held = slurm("sbatch", "--parsable", "--hold", "--wrap=true", "--output=/dev/null").strip()
+    options = SLURM.replace("}", f", dependency: 'afterok:{held}'}}")
+    script = (
+        "import sys; from pathlib import Path; from bench import executors, launch\n"
+        "from tests import fakes\n"
+        "fakes.register(); executors.Job = fakes.TinyJob; folder = Path(sys.argv[1])\n"
+        f"sweep = fakes.make_sweep(folder, grid={SHORT!r}, launch={options!r})\n"
+        f"launch.submit(sweep, folder / 'r', snapshot={snapshot})\n"
+    )
+    paths = os.pathsep.join([str(copy), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", script, tmp_path], cwd=copy, env=environment, check=True)
+    (copy / "bench" / "worker.py").write_text("raise RuntimeError('edited')\n")
+    slurm("scontrol", "release", held)
+    seen = wait_for_end(folder)
+    logs = [Path(job.logs[-1]) for made in submissions.read_all(folder) for job in made.jobs]
+    refused = ["this job was submitted with" in log.read_text() for log in logs]
+    if snapshot:
+        assert seen.counts["done"] == 5
+        assert refused == [False] * 5
+    else:
+        assert seen.counts["missing"] == 5
+        assert refused == [True] * 5
