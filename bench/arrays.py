@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from bench import results
 from bench.results import Json, Result
@@ -13,18 +14,29 @@ MARGIN = 2.0
 """So many times what finished cells say: nodes differ, and start-up is not in their seconds."""
 
 
+class Spec(Protocol):
+    """What is to be known of a job here."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The cells that it looks at."""
+
+
+Job = TypeVar("Job", bound=Spec)
+
+
 @dataclass(frozen=True)
-class Array:
+class Array(Generic[Job]):
     """Jobs that are submitted together.
 
     Attributes:
         minutes: time limit of each.
-        jobs: cells that each looks at.
+        jobs: in the order in which they start.
         at_a_time: how many of them may run at a time, or None for what the cluster gives.
     """
 
     minutes: int
-    jobs: tuple[tuple[str, ...], ...]
+    jobs: tuple[Job, ...]
     at_a_time: int | None
 
 
@@ -57,27 +69,27 @@ def limit(keys: Iterable[str], seconds: Mapping[str, float]) -> int:
 
 
 def grouped(
-    jobs: Sequence[tuple[str, ...]],
+    jobs: Sequence[Job],
     seconds: Mapping[str, float],
     *,
     size: int,
     minutes: int | None = None,
     at_a_time: int | None = None,
-) -> list[Array]:
+) -> list[Array[Job]]:
     """Arrays of jobs with one time limit each, the dearest first.
 
     Args:
-        jobs: the cells that each job looks at, in the order in which they should start.
+        jobs: in the order in which they should start.
         seconds: what is expected of each cell, as far as anything is.
         size: how many jobs an array may have.
         minutes: time limit of all, if the sweep says one.
         at_a_time: how many jobs may run at a time. The arrays share them by their numbers of
             jobs; each may run one at least.
     """
-    limits = {job: minutes or limit(job, seconds) for job in jobs}
+    limits = [minutes or limit(job.keys, seconds) for job in jobs]
     found = []
-    for each in sorted(set(limits.values()), reverse=True):
-        group = [job for job in jobs if limits[job] == each]
+    for each in sorted(set(limits), reverse=True):
+        group = [job for job, its in zip(jobs, limits, strict=True) if its == each]
         parts = [group[start : start + size] for start in range(0, len(group), size)]
         found += [(each, tuple(part)) for part in parts]
     shares = [

@@ -9,7 +9,8 @@ import pickle
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,23 @@ _children: list["subprocess.Popen[bytes]"] = []
 """Local jobs of this process that have not been collected; they may outlive it."""
 
 
-def describe(folder: Path, keys: Collection[str]) -> Job:
-    """The one description of a job: the worker loop over some cells of a sweep."""
-    return Job(str(folder), tuple(keys))
+@dataclass(frozen=True)
+class JobSpec:
+    """The work of one job: the cells that it looks at."""
+
+    keys: tuple[str, ...]
 
 
-def jobs_for(launch: Launch, keys: Sequence[str]) -> list[tuple[str, ...]]:
-    """The cells that each job looks at: local workers share all of them, a task has one."""
+def specs(launch: Launch, keys: Sequence[str]) -> list[JobSpec]:
+    """The jobs for these cells: local workers share all of them, a task of an array has one."""
     if launch.executor == "local":
-        return [tuple(keys)] * min(launch.workers, len(keys))
-    return [(key,) for key in keys]
+        return [JobSpec(tuple(keys))] * min(launch.workers, len(keys))
+    return [JobSpec((key,)) for key in keys]
+
+
+def describe(folder: Path, spec: JobSpec) -> Job:
+    """The one description of a job: the worker loop over some cells of a sweep."""
+    return Job(str(folder), spec.keys)
 
 
 def submit(
@@ -100,15 +108,15 @@ def _local(
     launch: Launch, folder: Path, keys: Sequence[str], made_with: Mapping[str, Any]
 ) -> Submission:
     """Workers on this machine, spread over its GPUs if it has any."""
-    jobs = jobs_for(launch, keys)
-    made = Submission.intended("local", folder.name, jobs, **made_with)
+    jobs = specs(launch, keys)
+    made = Submission.intended("local", folder.name, [job.keys for job in jobs], **made_with)
     submissions.write(folder, made)
     gpus = torch.cuda.device_count() if launch.device != "cpu" else 0
-    for index, looked_at in enumerate(jobs):
+    for index, spec in enumerate(jobs):
         visible = str(index % gpus) if gpus else ""
         environment = _environment(made) | {"CUDA_VISIBLE_DEVICES": visible}
         executor = _Detached(_logs(folder, made), environment)
-        job = executor.submit(Guarded(describe(folder, looked_at), made.code))
+        job = executor.submit(Guarded(describe(folder, spec), made.code))
         started = process.started(int(job.job_id))
         made = made.with_job(index, job.job_id, _paths(job), started)
         submissions.write(folder, made)
@@ -166,7 +174,7 @@ def _slurm(
                 'the cluster, or set "launch: {executor: local}".'
             )
     groups = arrays.grouped(
-        jobs_for(launch, keys),
+        specs(launch, keys),
         seconds,
         size=scheduler.patiently(scheduler.max_array_size, say),
         minutes=launch.time,
@@ -174,13 +182,14 @@ def _slurm(
     )
     found: list[Submission] = []
     for group in groups:
-        made = Submission.intended("slurm", folder.name, group.jobs, **made_with)
+        looked_at = [spec.keys for spec in group.jobs]
+        made = Submission.intended("slurm", folder.name, looked_at, **made_with)
         submissions.write(folder, made)
         executor = submitit.SlurmExecutor(
             atomic.make_folder(_logs(folder, made)), max_num_timeout=NO_LIMIT
         )
         executor.update_parameters(**_parameters(launch, group, made))
-        work = [Guarded(describe(folder, job), made.code) for job in group.jobs]
+        work = [Guarded(describe(folder, spec), made.code) for spec in group.jobs]
         try:
             submitted = scheduler.patiently(partial(_sbatch, executor, made.name, work, say), say)
         except LaunchError as error:
@@ -220,7 +229,7 @@ def _at_a_time(launch: Launch) -> int | None:
     return launch.array_parallelism or workers
 
 
-def _parameters(launch: Launch, group: Array, made: Submission) -> dict[str, Any]:
+def _parameters(launch: Launch, group: Array[JobSpec], made: Submission) -> dict[str, Any]:
     """Of sbatch, by submitit's names; what the sweep leaves out is left to the cluster."""
     exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(made).items()]
     given = {

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,23 +9,34 @@ from bench.arrays import Array
 HOUR = 3600.0
 
 
+@dataclass(frozen=True)
+class Spec:
+    keys: tuple[str, ...]
+
+
+def specs(keys: str) -> list[Spec]:
+    """A job for each letter."""
+    return [Spec((key,)) for key in keys]
+
+
 def test_arrays_keep_to_the_size_of_the_site_and_to_one_time_limit() -> None:
-    jobs = [(key,) for key in "abcde"]
+    a, b, c, d, e = jobs = specs("abcde")
     seconds = {"a": 5 * HOUR, "b": 0.4 * HOUR, "c": 0.2 * HOUR, "d": 0.1 * HOUR}
     assert arrays.grouped(jobs, seconds, size=2) == [
-        Array(12 * 60, (("a",),), None),
-        Array(60, (("b",), ("c",)), None),
-        Array(60, (("d",), ("e",)), None),
+        Array(12 * 60, (a,), None),
+        Array(60, (b, c), None),
+        Array(60, (d, e), None),
     ]
 
 
 def test_the_time_of_the_sweep_wins() -> None:
-    (one,) = arrays.grouped([("a",), ("b",)], {"a": 5 * HOUR}, size=1000, minutes=30)
-    assert (one.minutes, one.jobs) == (30, (("a",), ("b",)))
+    jobs = specs("ab")
+    (one,) = arrays.grouped(jobs, {"a": 5 * HOUR}, size=1000, minutes=30)
+    assert (one.minutes, one.jobs) == (30, tuple(jobs))
 
 
 def test_arrays_share_what_may_run_at_a_time() -> None:
-    jobs = [(str(index),) for index in range(20)]
+    jobs = specs("abcdefghijklmnopqrst")
     found = arrays.grouped(jobs, {}, size=15, at_a_time=8)
     assert [(len(one.jobs), one.at_a_time) for one in found] == [(15, 6), (5, 2)]
     found = arrays.grouped(jobs, {}, size=15, at_a_time=1)
