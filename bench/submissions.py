@@ -94,7 +94,7 @@ class Submission:
             machine=process.machine(),
             pid=pid,
             started=process.started(pid) or 0,
-            user=getpass.getuser(),
+            user=_user(),
             time=now.isoformat(timespec="seconds"),
         )
 
@@ -158,6 +158,14 @@ def read_all(folder: Path) -> list[Submission]:
 def latest(made: Iterable[Submission]) -> dict[str, Submission]:
     """The last submission that has a job for it, for every cell that has one."""
     return {key: one for one in made for job in one.jobs for key in job.keys}
+
+
+def _user() -> str:
+    """The name of the user; its number where a container knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _read(path: Path) -> Submission:
