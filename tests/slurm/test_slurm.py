@@ -91,9 +91,10 @@ def wait_for_chunk(folder: Path, key: str) -> None:
 
 
 def wait_for_end(folder: Path) -> states.Look:
-    """Until nothing is under way, by what any other shell would see."""
+    """Until nothing is under way and no worker cleans up, by what any other shell would see."""
     deadline = time.monotonic() + 900
-    while (seen := states.look(folder)).under_way:
+    keys = [row["key"] for row in results.read_plan(folder)["cells"]]
+    while (seen := states.look(folder, keys)).under_way:
         assert time.monotonic() < deadline, seen
         time.sleep(0.5)
     return seen
