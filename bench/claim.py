@@ -13,9 +13,11 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
@@ -40,6 +42,7 @@ class Owner:
         pid, started: the process and its start time.
         job: id of the cluster job, which survives a requeue, or "".
         token: unique to this claim.
+        since: when it was made (UTC), for people; "" in claims of older versions.
     """
 
     machine: str
@@ -48,13 +51,15 @@ class Owner:
     started: int
     job: str
     token: str
+    since: str = ""
 
     @classmethod
     def this(cls, job: str = "") -> Self:
         """The owner that a claim made here and now would have."""
         pid = os.getpid()
         host, started = socket.gethostname(), process.started(pid) or 0
-        return cls(process.machine(), host, pid, started, job, uuid4().hex)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(process.machine(), host, pid, started, job, uuid4().hex, now)
 
 
 class Claim:
@@ -101,6 +106,29 @@ def holder(path: Path) -> Owner | None:
     """The live owner of the claim `path`, or None if there is no claim or a stale one."""
     text = _text(path)
     return None if text is None or _stale(path, text, job="") else _owner(text)
+
+
+def read(path: Path, now: float | None = None) -> tuple[Owner | None, bool]:
+    """Who made the claim `path`, as far as it says so, and whether it is stale.
+
+    Args:
+        path: the claim's file. Nothing is written, so that others may look as well.
+        now: the time by the clock of its file system; by this machine's, if not given.
+
+    Raises:
+        FileNotFoundError: There is no such claim.
+    """
+    text = path.read_text()
+    return _owner(text), _stale(path, text, "", time.time() if now is None else now)
+
+
+def release(path: Path, judged: Owner | None) -> bool:
+    """Removes the claim of an owner that is known to be gone, unless another has it by now."""
+    text = _text(path)
+    if text is None or _owner(text) != judged:
+        return False
+    _remove(path, text)
+    return True
 
 
 def _acquire(path: Path, owner: Owner) -> bool:
@@ -150,7 +178,7 @@ def _remove(path: Path, judged: str) -> None:
     aside.unlink(missing_ok=True)
 
 
-def _stale(path: Path, text: str, job: str) -> bool:
+def _stale(path: Path, text: str, job: str, now: float | None = None) -> bool:
     owner = _owner(text)
     if owner is not None:
         if job and owner.job == job:
@@ -158,13 +186,18 @@ def _stale(path: Path, text: str, job: str) -> bool:
         if owner.machine == process.machine():
             return process.started(owner.pid) != owner.started
     try:
-        return _now(path.parent) - path.stat().st_mtime > STALE_AFTER
+        now = clock(path.parent) if now is None else now
+        return now - path.stat().st_mtime > STALE_AFTER
     except FileNotFoundError:
         return False
 
 
-def _now(folder: Path) -> float:
-    """The time by the clock that stamps the files of `folder`."""
+def clock(folder: Path) -> float:
+    """The time by the clock that stamps the files of `folder`.
+
+    Raises:
+        ResultError: The folder cannot be written.
+    """
     probe = atomic.temporary_name(folder / "clock")
     with atomic.explained(probe):
         probe.touch()

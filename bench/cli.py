@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bench.fetch import Need
     from bench.launch import RunSummary
     from bench.presets import Expansion
+    from bench.results import Json
+    from bench.states import CellState, Look
     from bench.sweep import Sweep
 
 # Plain help: rich's would double the time that `--help` takes. "\b" keeps an example's lines.
@@ -91,6 +93,15 @@ Results = Annotated[
 ]
 Reports = Annotated[
     Path, typer.Option("--reports", metavar="DIR", help="The report goes to DIR/<sweep>/.")
+]
+Elsewhere = Annotated[
+    Executor | None, typer.Option("--executor", help="Run elsewhere than the sweep file says.")
+]
+Snapshot = Annotated[
+    bool, typer.Option("--snapshot", help="Jobs run from a copy of the code as it is now.")
+]
+CellKey = Annotated[
+    str, typer.Argument(metavar="CELL", help="Its key, or how that begins (bench check).")
 ]
 RESULTS, REPORTS = Path("results"), Path("reports")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -263,14 +274,14 @@ def run(
     file: SweepFile,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
-    executor: Annotated[
-        Executor | None, typer.Option(help="Run elsewhere than the sweep file says.")
-    ] = None,
+    executor: Elsewhere = None,
+    snapshot: Snapshot = False,
 ) -> None:
     """Compute the cells that are not done, then write the report.
 
-    Stopped at any moment, the same command goes on where it was. A report that is younger than
-    all records and notes is left as it is.
+    Stopped at any moment, the same command goes on where it was. Cells that other processes or
+    jobs work on are left to them and waited for. A report that is younger than all records and
+    notes is left as it is.
 
     \b
     Examples:
@@ -278,13 +289,10 @@ def run(
         bench run sweeps/cifar10-fid.yaml --executor local --results /scratch/results
     """
     from bench import launch
-    from bench import sweep as sweeps
 
-    sweep = sweeps.load(file)
-    if executor is not None:
-        sweep = _on(sweep, executor.value)
+    sweep = _sweep(file, executor)
     console = _console()
-    summary = launch.run(sweep, results / sweep.name, console=console)
+    summary = launch.run(sweep, results / sweep.name, console=console, snapshot=snapshot)
     _finish(console, summary, file)
     folder, out = results / sweep.name, reports / sweep.name
     if _up_to_date(out, folder):
@@ -293,6 +301,75 @@ def run(
         _build(console, folder, out)
     if not summary.complete:
         raise typer.Exit(1)
+
+
+@app.command()
+def submit(
+    file: SweepFile,
+    results: Results = RESULTS,
+    executor: Elsewhere = None,
+    snapshot: Snapshot = False,
+) -> None:
+    """Submit the cells that are not done, and return at once.
+
+    Workers and jobs outlive this shell; "bench status", "bench watch" and "bench run" find them
+    again from any shell that sees the results. Cells that somebody works on are left out.
+
+    \b
+    Examples:
+        bench submit sweeps/cifar10-fid.yaml --snapshot
+        bench submit sweeps/quickstart.yaml --executor local
+    """
+    _submit(file, results, executor, snapshot=snapshot, failed_only=False)
+
+
+@app.command()
+def retry(
+    file: SweepFile,
+    results: Results = RESULTS,
+    executor: Elsewhere = None,
+    snapshot: Snapshot = False,
+) -> None:
+    """Submit the cells that failed once more, and return at once.
+
+    Their records move to work/<key>/earlier.json.
+
+    \b
+    Example:
+        bench retry sweeps/cifar10-fid.yaml
+    """
+    _submit(file, results, executor, snapshot=snapshot, failed_only=True)
+
+
+def _submit(
+    file: Path, results: Path, executor: Executor | None, *, snapshot: bool, failed_only: bool
+) -> None:
+    from bench import launch
+
+    sweep = _sweep(file, executor)
+    console = _console()
+    folder = results / sweep.name
+    made = launch.submit(
+        sweep, folder, snapshot=snapshot, failed_only=failed_only, say=console.print
+    )
+    jobs = sum(len(one.jobs) for one in made.submissions)
+    taken = len(made.todo) - len(made.free)
+    console.print(
+        f"{len(made.free)} cells submitted in {jobs} jobs, {taken} under way before."
+        if made.todo
+        else f"Nothing to submit: no cell {'has failed' if failed_only else 'is left'}."
+    )
+    for one in made.submissions:
+        console.print(f"{one.name} ({one.executor}, code {one.code})", markup=False)
+    if made.todo:
+        console.print(f'"bench watch {file}" shows how it gets on.', markup=False)
+
+
+def _sweep(file: Path, executor: Executor | None) -> "Sweep":
+    from bench import sweep as sweeps
+
+    sweep = sweeps.load(file)
+    return sweep if executor is None else _on(sweep, executor.value)
 
 
 def _up_to_date(out: Path, folder: Path) -> bool:
@@ -350,22 +427,148 @@ def report(
 
 
 @app.command()
-def status(path: FileOrFolder, results: Results = RESULTS) -> None:
-    """Count the cells that are done, failed and missing.
+def status(path: FileOrFolder, results: Results = RESULTS, as_json: AsJson = False) -> None:
+    """Say what is done, failed, missing, running and queued.
+
+    It reads files, and asks SLURM's queue if there are jobs of it. Exits with 0 if all cells are
+    done, with 3 while anything is under way, else with 1.
+
+    \b
+    Examples:
+        bench status sweeps/quickstart.yaml
+        bench status results/ddim-table --json
+    """
+    from bench import states
+
+    seen = states.look(_results_folder(path, results))
+    if as_json:
+        facts = {"counts": seen.counts, "said": seen.said}
+        print(json.dumps(facts | {"cells": [asdict(cell) for cell in seen.cells]}, indent=1))
+    else:
+        _print_states(seen)
+    raise typer.Exit(states.exit_code(seen))
+
+
+def _print_states(seen: "Look") -> None:
+    from bench import states
+
+    print(seen.sentence())
+    for cell in seen.cells:
+        if cell.state in (states.FAILED, states.RUNNING, states.STALE):
+            print(f"{cell.key[:8]} {cell.label}: {_state(cell)}")
+    if waiting := [cell for cell in seen.cells if cell.state == states.QUEUED]:
+        reasons = {(cell.job.split("_")[0], cell.reason): 0 for cell in waiting}
+        for cell in waiting:
+            reasons[cell.job.split("_")[0], cell.reason] += 1
+        for (job, reason), number in reasons.items():
+            print(f"{number} queued in job {job or '?'}{f' ({reason})' if reason else ''}")
+    if seen.said:
+        print(f"Of SLURM: {seen.said}.")
+
+
+def _state(cell: "CellState") -> str:
+    """'running on node01 (job 17_4) since 2026-01-01T00:00:00+00:00, 3 of 50 chunks'."""
+    if cell.state == "failed":
+        return cell.reason
+    where = f" on {cell.host}" if cell.host else ""
+    job = f" (job {cell.job})" if cell.job else ""
+    since = f" since {cell.since}" if cell.since else ""
+    return f"{cell.state}{where}{job}{since}, {cell.chunks} of {cell.of} chunks"
+
+
+@app.command()
+def watch(path: FileOrFolder, results: Results = RESULTS) -> None:
+    """Show progress until nothing is under way any more.
+
+    Ctrl-C ends the watching and nothing else. Exits as "bench status" does.
 
     \b
     Example:
-        bench status sweeps/quickstart.yaml
+        bench watch sweeps/cifar10-fid.yaml
+    """
+    from bench import progress, states
+
+    folder = _results_folder(path, results)
+    before = states.look(folder)
+    if before.under_way:
+        settled = (states.DONE, states.FAILED)
+        progress.show(
+            _console(), folder, {cell.key for cell in before.cells if cell.state not in settled}
+        )
+    seen = states.look(folder)
+    _print_states(seen)
+    raise typer.Exit(states.exit_code(seen))
+
+
+@app.command("cancel")
+def cancel_(path: FileOrFolder, results: Results = RESULTS) -> None:
+    """Stop jobs and local workers, whoever submitted them.
+
+    Those of SLURM, and the workers on this machine. Finished chunks stay; a cell that is submitted
+    again goes on with them. Exits with 1 if something could not be stopped from here.
+
+    \b
+    Examples:
+        bench cancel sweeps/cifar10-fid.yaml
+        bench cancel results/cifar10-fid
+    """
+    from bench import cancel
+
+    done = cancel.cancel(_results_folder(path, results).absolute())
+    print(f"{done.jobs} jobs cancelled, {done.released} claims released.")
+    for line in done.left:
+        _complain(line)
+    if done.left:
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    path: FileOrFolder,
+    cell: CellKey,
+    results: Results = RESULTS,
+    lines: Annotated[int, typer.Option(min=0, help="How many of the last lines to show.")] = 20,
+) -> None:
+    """Show where the logs of a cell's jobs lie, and how they end.
+
+    A local worker looks at many cells; its log is shown for each of them.
+
+    \b
+    Example:
+        bench logs sweeps/cifar10-fid.yaml 3fa91c07 --lines 50
     """
     from bench import results as records
+    from bench import submissions
 
-    frame = records.load(_results_folder(path, results))
-    counts = frame["status"].value_counts()
-    console = _console()
-    parts = [f"{counts.get(name, 0)} {name}" for name in ("done", "failed", "missing")]
-    console.print(f"{len(frame)} cells: {', '.join(parts)}.")
-    for row in frame[frame["status"] == "failed"].itertuples():
-        console.print(f"{row.label}: {row.reason}", markup=False)
+    folder = _results_folder(path, results)
+    key = _one_cell(records.read_plan(folder), path, cell)["key"]
+    found = [
+        Path(log)
+        for made in submissions.read_all(folder)
+        for job in made.jobs
+        if key in job.keys
+        for log in job.logs
+    ]
+    if not found:
+        print("No job that looked at this cell is on record.")
+    for log in found:
+        print(f"== {log}")
+        if log.exists():
+            text = log.read_text(errors="replace").splitlines()
+            print("\n".join(text[-lines:] if lines else []))
+        else:
+            print("(not there: the job has not started, or somebody removed it)")
+
+
+def _one_cell(plan: "Json", path: Path, cell: str) -> "Json":
+    """The row of the cell whose key begins so."""
+    found: list[Json] = [row for row in plan["cells"] if row["key"].startswith(cell)]
+    if len(found) != 1:
+        raise SweepError(
+            f'{path}: {len(found) or "no"} cells have a key that begins with "{cell}"; expected '
+            'one. "bench check" shows the keys of a sweep file.'
+        )
+    return found[0]
 
 
 @app.command()
@@ -467,9 +670,7 @@ class Form(StrEnum):
 @app.command()
 def export(
     path: FileOrFolder,
-    cell: Annotated[
-        str, typer.Argument(metavar="CELL", help="Its key, or how that begins (bench check).")
-    ],
+    cell: CellKey,
     to: Annotated[Form, typer.Option(help="An npz with arr_0, or a folder of PNG.")],
     out: Annotated[Path, typer.Option(help="The file or the new folder.")],
     results: Results = RESULTS,
@@ -494,13 +695,7 @@ def export(
         plan = records.read_plan(path)
     else:
         plan = sweeps.load(path).plan()
-    found = [row["cell"] for row in plan["cells"] if row["key"].startswith(cell)]
-    if len(found) != 1:
-        raise SweepError(
-            f'{path}: {len(found) or "no"} cells have a key that begins with "{cell}"; expected '
-            'one. "bench check" shows the keys of a sweep file.'
-        )
-    one = sweeps.Cell(**found[0])
+    one = sweeps.Cell(**_one_cell(plan, path, cell)["cell"])
     parts = images(one, Setting.of(plan), _results_folder(path, results))
     write = scoring.write_npz if to is Form.npz else scoring.write_folder
     print(f"{out}: {write(out, parts):,} images of {one.label}.")

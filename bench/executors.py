@@ -1,229 +1,277 @@
-"""Where the worker loop runs: in this process, in local jobs, or as an array on SLURM."""
+"""Where the worker loop runs: in workers on this machine, or in arrays on SLURM.
 
-import math
+What is started here outlives the process that starts it, and is known by its submission
+(`bench.submissions`) from then on.
+"""
+
 import os
+import pickle
+import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import submitit
 import torch
-from submitit.core.utils import FailedJobError
+from submitit.core.utils import FailedJobError, JobPaths
 
+from bench import arrays, atomic, code, process, provenance, scheduler, submissions
+from bench.arrays import Array
+from bench.code import Guarded
 from bench.errors import LaunchError
+from bench.submissions import Submission
 from bench.sweep import Launch
-from bench.worker import Job, worker
+from bench.worker import Job
 
-HOUR = 60
-"""Minutes that a SLURM job has by default. It is requeued when they are over."""
-GRACE = 3.0
-"""Seconds that local jobs have to end by themselves after Ctrl-C."""
 NO_LIMIT = 10**6
 """For limits of submitit that would stop work that gets on."""
 
-Jobs = list[submitit.Job[str]]
+_children: list["subprocess.Popen[bytes]"] = []
+"""Local jobs of this process that have not been collected; they may outlive it."""
 
 
-class Executor(Protocol):
-    """Starts the work on some cells, waits for its end, and knows how to leave it early."""
+@dataclass(frozen=True)
+class JobSpec:
+    """The work of one job: the cells that it looks at."""
 
-    def run(self) -> list[str]:
-        """Returns when no work is under way any more, with what made workers stop early.
-
-        Raises:
-            LaunchError: Jobs cannot be submitted.
-            ResultError: (in this process) something cannot be written.
-        """
-
-    def interrupt(self) -> str:
-        """After Ctrl-C: leaves a clean state; returns what became of the jobs."""
-
-    def log_of(self, key: str) -> str:
-        """Where to read what happened to a cell that has no record."""
+    keys: tuple[str, ...]
 
 
-def make(launch: Launch, folder: Path, keys: Sequence[str]) -> Executor:
-    """The executor that a sweep asks for.
+def specs(launch: Launch, keys: Sequence[str]) -> list[JobSpec]:
+    """The jobs for these cells: local workers share all of them, a task of an array has one."""
+    if launch.executor == "local":
+        return [JobSpec(tuple(keys))] * min(launch.workers, len(keys))
+    return [JobSpec((key,)) for key in keys]
+
+
+def describe(folder: Path, spec: JobSpec) -> Job:
+    """The one description of a job: the worker loop over some cells of a sweep."""
+    return Job(str(folder), spec.keys)
+
+
+def submit(
+    launch: Launch,
+    folder: Path,
+    keys: Sequence[str],
+    *,
+    seconds: Mapping[str, float],
+    snapshot: bool,
+    say: Callable[[str], None],
+) -> list[Submission]:
+    """Starts what computes these cells, and returns at once.
 
     Args:
-        launch: the sweep's launch section.
+        launch: the sweep's launch section; its executor is "local" or "slurm".
         folder: the sweep's results folder, absolute.
         keys: the cells that have to be computed.
+        seconds: what each is expected to take, as far as that is known.
+        snapshot: whether the jobs run from a copy of the package.
+        say: hears of a cluster that does not answer.
+
+    Raises:
+        LaunchError: Jobs cannot be submitted.
+        ResultError: Something cannot be written.
     """
-    match launch.executor:
-        case "inline":
-            return Inline(folder, keys)
-        case "local":
-            return Local(launch, folder, keys)
-        case "slurm":
-            return Slurm(launch, folder, keys)
+    copy = code.snapshot(folder / "work") if snapshot else None
+    made_with = {
+        "code": copy.name if copy else code.digest(),
+        "commit": provenance.checkout()[0],
+        "snapshot": copy,
+    }
+    if launch.executor == "local":
+        return [_local(launch, folder, keys, made_with)]
+    return _slurm(launch, folder, keys, made_with, seconds, say)
 
 
-class Inline:
-    """The worker loop in this process."""
-
-    def __init__(self, folder: Path, keys: Sequence[str]) -> None:
-        self._folder, self._keys = folder, keys
-
-    def run(self) -> list[str]:
-        """See `Executor`."""
-        worker(self._folder, self._keys)
-        return []
-
-    def interrupt(self) -> str:
-        """See `Executor`."""
-        return ""
-
-    def log_of(self, key: str) -> str:
-        """See `Executor`."""
-        return ""
+def said(folder: Path, made: Iterable[Submission]) -> list[str]:
+    """What stopped jobs early that ended by themselves; the others speak through their logs."""
+    found = []
+    for submission in made:
+        for job in submission.jobs:
+            path = JobPaths(_logs(folder, submission), job.id, 0).result_pickle
+            if job.id is not None and path.exists():
+                outcome, message = pickle.loads(path.read_bytes())
+                found += [message] if outcome == "success" and message else []
+    return list(dict.fromkeys(found))
 
 
-class Local:
-    """`workers` jobs of submitit's local executor, each with the worker loop over all cells."""
-
-    def __init__(self, launch: Launch, folder: Path, keys: Sequence[str]) -> None:
-        self._launch, self._folder, self._keys = launch, folder, tuple(keys)
-        self._jobs: Jobs = []
-
-    def run(self) -> list[str]:
-        """See `Executor`."""
-        executor = submitit.LocalExecutor(_logs(self._folder), max_num_timeout=NO_LIMIT)
-        gpus = torch.cuda.device_count() if self._launch.device != "cpu" else 0
-        with _stderr_to(_logs(self._folder) / "controllers.log"):
-            for index in range(min(self._launch.workers, len(self._keys))):
-                executor.update_parameters(timeout_min=NO_LIMIT)
-                if gpus:
-                    executor.update_parameters(gpus_per_node=1, visible_gpus=(index % gpus,))
-                self._jobs.append(executor.submit(Job(str(self._folder), self._keys)))
-        while not all(job.done() for job in self._jobs):
-            time.sleep(0.1)
-        return _said(self._jobs)
-
-    def interrupt(self) -> str:
-        """See `Executor`."""
-        # A terminal has sent Ctrl-C to the jobs as well; a second one would disturb their cleaning.
-        ending = time.monotonic() + GRACE
-        while not all(job.done() for job in self._jobs):
-            if time.monotonic() > ending:
-                ending = math.inf
-                for job in self._jobs:
-                    job.cancel()
-            time.sleep(0.1)
-        return "The local workers were stopped."
-
-    def log_of(self, key: str) -> str:
-        """See `Executor`."""
-        return ", ".join(str(job.paths.stderr) for job in self._jobs)
+def collect() -> None:
+    """Collects what the system keeps of local jobs of this process that are over."""
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
-class Slurm:
-    """One array with a task a cell. The jobs outlive this process."""
+def _local(
+    launch: Launch, folder: Path, keys: Sequence[str], made_with: Mapping[str, Any]
+) -> Submission:
+    """Workers on this machine, spread over its GPUs if it has any."""
+    jobs = specs(launch, keys)
+    made = Submission.intended("local", folder.name, [job.keys for job in jobs], **made_with)
+    submissions.write(folder, made)
+    gpus = torch.cuda.device_count() if launch.device != "cpu" else 0
+    for index, spec in enumerate(jobs):
+        visible = str(index % gpus) if gpus else ""
+        environment = _environment(made) | {"CUDA_VISIBLE_DEVICES": visible}
+        executor = _Detached(_logs(folder, made), environment)
+        job = executor.submit(Guarded(describe(folder, spec), made.code))
+        started = process.started(int(job.job_id))
+        made = made.with_job(index, job.job_id, _paths(job), started)
+        submissions.write(folder, made)
+    return made
 
-    def __init__(self, launch: Launch, folder: Path, keys: Sequence[str]) -> None:
-        self._launch, self._folder, self._keys = launch, folder, tuple(keys)
-        self._jobs: Jobs = []
 
-    def run(self) -> list[str]:
-        """See `Executor`."""
-        try:
-            executor = submitit.SlurmExecutor(_logs(self._folder), max_num_timeout=NO_LIMIT)
-        except RuntimeError:
+class _Detached(submitit.LocalExecutor):
+    """submitit's local executor, with jobs that no Ctrl-C and no closed terminal reaches."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        super().__init__(atomic.make_folder(folder), max_num_timeout=NO_LIMIT)
+        self._environment = environment
+
+    def _submit_command(self, command: str) -> "submitit.LocalJob[Any]":
+        environment = {
+            **os.environ,
+            "SUBMITIT_EXECUTOR": "local",
+            "SUBMITIT_LOCAL_COMMAND": command,
+            "SUBMITIT_LOCAL_NTASKS": "1",
+            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
+            "SUBMITIT_LOCAL_NODEID": "0",
+            "SUBMITIT_LOCAL_TIMEOUT_S": str(NO_LIMIT * 60),
+            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "30",
+            "SUBMITIT_LOCAL_WITH_SHELL": "",
+            "SUBMITIT_STDERR_TO_STDOUT": "",
+            **self._environment,
+        }
+        with (Path(self.folder) / "controllers.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _children.append(process)
+        return submitit.LocalJob(self.folder, str(process.pid), process=process)
+
+
+def _slurm(
+    launch: Launch,
+    folder: Path,
+    keys: Sequence[str],
+    made_with: Mapping[str, Any],
+    seconds: Mapping[str, float],
+    say: Callable[[str], None],
+) -> list[Submission]:
+    """Arrays, as few as the site and the time limits of the jobs allow."""
+    # submitit looks for srun alone; without the others nothing could be asked.
+    for command in ("srun", "sbatch", "squeue", "scontrol"):
+        if not scheduler.has(command):
             raise LaunchError(
-                'The executor is "slurm", and there is no srun here. Run this on a node of the '
-                'cluster, or set "launch: {executor: local}".'
-            ) from None
-        executor.update_parameters(**self._parameters())
-        work = [Job(str(self._folder), (key,)) for key in self._keys]
+                f'The executor is "slurm", and there is no {command} here. Run this on a node of '
+                'the cluster, or set "launch: {executor: local}".'
+            )
+    groups = arrays.grouped(
+        specs(launch, keys),
+        seconds,
+        size=scheduler.patiently(scheduler.max_array_size, say),
+        minutes=launch.time,
+        at_a_time=_at_a_time(launch),
+    )
+    found: list[Submission] = []
+    for group in groups:
+        looked_at = [spec.keys for spec in group.jobs]
+        made = Submission.intended("slurm", folder.name, looked_at, **made_with)
+        submissions.write(folder, made)
+        executor = submitit.SlurmExecutor(
+            atomic.make_folder(_logs(folder, made)), max_num_timeout=NO_LIMIT
+        )
+        executor.update_parameters(**_parameters(launch, group, made))
+        work = [Guarded(describe(folder, spec), made.code) for spec in group.jobs]
         try:
-            self._jobs = executor.map_array(Job.__call__, work)
-        except FailedJobError as error:
-            raise LaunchError(f"SLURM refused the jobs: {_last_line(error)}") from None
-        pause = 0.5
-        while self._queued():
-            time.sleep(pause)
-            pause = min(10.0, pause * 1.2)
-        return _said(self._jobs)
-
-    def interrupt(self) -> str:
-        """See `Executor`."""
-        if not self._jobs:
-            return ""
-        array = _array_id(self._jobs)
-        return f'The SLURM jobs {array} go on; "scancel {array}" stops them.'
-
-    def log_of(self, key: str) -> str:
-        """See `Executor`."""
-        jobs = dict(zip(self._keys, self._jobs, strict=False))
-        return str(jobs[key].paths.stderr) if key in jobs else ""
-
-    def _parameters(self) -> dict[str, Any]:
-        """Of sbatch, by submitit's names; what the sweep leaves out is left to the cluster."""
-        launch = self._launch
-        workers = launch.workers if "workers" in launch.model_fields_set else None
-        given = {
-            "partition": launch.partition,
-            "account": launch.account,
-            "qos": launch.qos,
-            "gres": launch.gres,
-            "constraint": launch.constraint,
-            "mem": launch.mem,
-            "array_parallelism": launch.array_parallelism or workers,
-            "setup": list(launch.setup),
-            "comment": launch.comment,
-        }
-        return {name: value for name, value in given.items() if value} | {
-            "job_name": f"bench-{self._folder.name}",
-            "cpus_per_task": launch.cpus or launch.threads,
-            "time": launch.time or HOUR,
-        }
-
-    def _queued(self) -> bool:
-        """Whether a task is pending, running or requeued; without accounting only squeue knows."""
-        command = ["squeue", "--noheader", "--jobs", _array_id(self._jobs), "--format", "%i"]
-        run = subprocess.run(command, capture_output=True, text=True)
-        if run.returncode == 0:
-            return bool(run.stdout.strip())
-        return "Invalid job id" not in run.stderr  # else the controller is away for a moment
+            submitted = scheduler.patiently(partial(_sbatch, executor, made.name, work, say), say)
+        except LaunchError as error:
+            submissions.withdraw(folder, made)
+            before = f" {sum(len(one.jobs) for one in found)} jobs are submitted." if found else ""
+            raise LaunchError(f"{error}{before}") from None
+        for index, job in enumerate(submitted):
+            made = made.with_job(index, job.job_id, _paths(job))
+        submissions.write(folder, made)
+        found.append(made)
+    return found
 
 
-def _array_id(jobs: Jobs) -> str:
-    return jobs[0].job_id.split("_")[0]
+def _sbatch(
+    executor: submitit.SlurmExecutor, name: str, work: list[Guarded], say: Callable[[str], None]
+) -> "list[submitit.Job[str]]":
+    """Submits an array.
 
-
-def _logs(folder: Path) -> Path:
-    return folder / "work" / "logs"
-
-
-@contextmanager
-def _stderr_to(path: Path) -> Iterator[None]:
-    """Sends what processes started in the block say to a file.
-
-    submitit's controllers inherit the terminal, and would fill it with tracebacks at Ctrl-C.
+    Raises:
+        LaunchError: SLURM refuses it.
+        Away: The controller did not answer, and nothing of the array is in the queue.
     """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with path.open("ab") as file:
-        os.dup2(file.fileno(), 2)
     try:
-        yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
+        with executor.batch():
+            # Each as what is called: submitit checkpoints and requeues nothing else (map_array
+            # would make it a function with an argument).
+            return [executor.submit(one) for one in work]
+    except FailedJobError as error:
+        message = str(error).strip().splitlines()[-1]
+        if not scheduler.is_away(str(error)):
+            raise LaunchError(f"SLURM refused the jobs: {message}") from None
+        # It may have taken the array before it fell silent.
+        scheduler.patiently(partial(scheduler.cancel_named, name), say)
+        raise scheduler.Away(message) from None
 
 
-def _said(jobs: Jobs) -> list[str]:
-    """What the jobs returned that ended by themselves; the others speak through their logs."""
-    said = []
-    for job in jobs:
-        if job.paths.result_pickle.exists() and job.exception() is None:
-            said.append(job.result())
-    return [message for message in dict.fromkeys(said) if message]
+def _at_a_time(launch: Launch) -> int | None:
+    """How many jobs may run at a time, if the sweep says so."""
+    workers = launch.workers if "workers" in launch.model_fields_set else None
+    return launch.array_parallelism or workers
 
 
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+def _parameters(launch: Launch, group: Array[JobSpec], made: Submission) -> dict[str, Any]:
+    """Of sbatch, by submitit's names; what the sweep leaves out is left to the cluster."""
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in _environment(made).items()]
+    given = {
+        "partition": launch.partition,
+        "account": launch.account,
+        "qos": launch.qos,
+        "gres": launch.gres,
+        "constraint": launch.constraint,
+        "nodelist": launch.nodelist,
+        "exclude": launch.exclude,
+        "dependency": launch.dependency,
+        "mem": launch.mem,
+        "mail_user": launch.mail,
+        "mail_type": "END,FAIL" if launch.mail else None,
+        "array_parallelism": group.at_a_time,
+        "setup": [*launch.setup, *exports],
+        "comment": launch.comment,
+    }
+    return {name: value for name, value in given.items() if value} | {
+        "job_name": made.name,
+        "cpus_per_task": launch.cpus or launch.threads,
+        "time": group.minutes,
+        # A site's default may be that jobs are not requeued after a node fails or preempts them.
+        "additional_parameters": {"requeue": True, **(launch.additional or {})},
+    }
+
+
+def _environment(made: Submission) -> dict[str, str]:
+    """What makes Python find a snapshot first, and everything else where it was found before."""
+    if made.snapshot is None:
+        return {}
+    places = [made.snapshot, str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
+    # Without this the working directory, which may hold the package, would come first.
+    return {"PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONSAFEPATH": "1"}
+
+
+def _logs(folder: Path, made: Submission) -> Path:
+    return folder / "work" / made.log_folder
+
+
+def _paths(job: "submitit.Job[str]") -> list[Path]:
+    return [job.paths.stdout, job.paths.stderr]

@@ -4,20 +4,40 @@
 no valid record: a new commit computes nothing, a changed sampler, model, extractor or reference
 does, and so does a failure (its reason may have gone). A record that is no longer valid is moved
 to `work/<key>/earlier.json`.
+
+There is no launcher that has to stay alive. What was submitted is in files (`bench.submissions`),
+what is under way is seen from them (`bench.states`), and whoever runs a sweep takes over what
+others have begun: it leaves their cells to them, and waits for them.
 """
 
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import atomic, chunks, executors, influences, results
+from bench import (
+    arrays,
+    atomic,
+    chunks,
+    executors,
+    influences,
+    progress,
+    results,
+    scheduler,
+    states,
+    submissions,
+)
+from bench.cancel import cancel
 from bench.cell import Setting, is_done, run_cell
-from bench.claim import CLAIM, claimed, holder
+from bench.claim import CLAIM, claimed, clock, holder, release
 from bench.errors import CellError, LaunchError
-from bench.progress import Watch
+from bench.submissions import Submission
 from bench.sweep import Cell, Sweep
+from bench.worker import worker
 
 EARLIER = "earlier.json"
 """Where in its work folder the last record of a cell lies that had to be computed again."""
@@ -49,13 +69,16 @@ class RunSummary:
         return not self.failed and not self.missing
 
 
-def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSummary:
-    """Computes the cells of `sweep` that are not done.
+def run(
+    sweep: Sweep, folder: Path, *, console: Console | None = None, snapshot: bool = False
+) -> RunSummary:
+    """Computes the cells of `sweep` that are not done, and waits for those that others compute.
 
     Args:
         sweep: the sweep.
         folder: its results folder, made if need be.
         console: shows progress, if given.
+        snapshot: whether jobs run from a copy of the package.
 
     Raises:
         MetricError: Weights or statistics are missing or do not fit; nothing was sampled.
@@ -64,44 +87,211 @@ def run(sweep: Sweep, folder: Path, *, console: Console | None = None) -> RunSum
     """
     began = time.monotonic()
     folder = folder.absolute()
+    console = console or Console(quiet=True)
+    interrupted = None
+    cells = sweep.cells()
+    todo: Sequence[Cell] = cells
+    try:
+        todo = _start(sweep, folder, snapshot=snapshot, say=console.print).todo
+        keys = {cell.key for cell in todo}
+        if sweep.launch.executor == "inline" and todo:
+            rows = [row for row in sweep.plan()["cells"] if row["key"] in keys]
+            with progress.Watch(console, folder, rows, sweep.chunk) as watch:
+                worker(folder, keys)
+                progress.wait(watch, folder, keys)
+        elif todo:
+            progress.show(console, folder, keys)
+    except KeyboardInterrupt:
+        interrupted = _interrupt(folder)
+    executors.collect()
+    return _summary(cells, todo, folder, interrupted, time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What became of submitting.
+
+    Attributes:
+        todo: the cells that are not done.
+        free: those of them that nobody worked on; they were submitted.
+        submissions: what was made for them.
+    """
+
+    todo: tuple[Cell, ...]
+    free: tuple[Cell, ...]
+    submissions: tuple[Submission, ...]
+
+
+def submit(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    snapshot: bool = False,
+    failed_only: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Submitted:
+    """Submits the cells of `sweep` that are not done and that nobody works on; returns at once.
+
+    Args:
+        sweep: the sweep.
+        folder: its results folder, made if need be.
+        snapshot: whether jobs run from a copy of the package.
+        failed_only: whether to leave out cells that have not failed.
+        say: hears of a cluster that does not answer.
+
+    Raises:
+        MetricError: Weights or statistics are missing or do not fit.
+        LaunchError: Jobs cannot be submitted, or there is nothing to submit them to.
+        ResultError: Something in `folder` cannot be read or written.
+    """
+    if sweep.launch.executor == "inline":
+        raise LaunchError(
+            f'{sweep.file}: the executor is "inline", which is the process of "bench run". To '
+            'submit cells, write "launch: {executor: local}" or use --executor.'
+        )
+    folder = folder.absolute()
+    return _start(sweep, folder, snapshot=snapshot, failed_only=failed_only, say=say)
+
+
+def _start(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    snapshot: bool,
+    say: Callable[[str], None],
+    failed_only: bool = False,
+) -> Submitted:
+    """Decides what has to be computed and submits it; inline, it only decides."""
     plan = sweep.plan()
     setting = Setting.of(plan)
-    if sweep.launch.executor != "inline":
+    inline = sweep.launch.executor == "inline"
+    if not inline:
         setting = replace(setting, device="cpu")  # a login node need not have the jobs' device
     setting.bind()
-    atomic.make_folder(folder / "work")
-    atomic.clean(folder)
-    atomic.clean(folder / influences.FOLDER)
-    results.write_plan(folder, plan)
-    cells = sweep.cells()
-    todo = [cell for cell in cells if not _settle(cell, setting, folder)]
-    interrupted = None
-    stopped: list[str] = []
-    executor = executors.make(sweep.launch, folder, [cell.key for cell in todo])
-    if todo:
-        watch = Watch(console or Console(quiet=True), folder, todo, sweep.chunk)
-        try:
-            with watch:
-                stopped = executor.run()
-        except KeyboardInterrupt:
-            interrupted = executor.interrupt()
-    failed, missing = [], []
+    with _alone(folder):
+        atomic.clean(folder)
+        atomic.clean(folder / influences.FOLDER)
+        results.write_plan(folder, plan)
+        _withdraw_unfinished(folder, say)
+        seen = scheduler.patiently(lambda: _look(folder), say)
+        for held in seen.stale:
+            release(held.path, held.owner)
+        state = {cell.key: cell.state for cell in seen.cells}
+        todo, free = [], []
+        for cell in sweep.cells():
+            if failed_only and state[cell.key] != states.FAILED:
+                continue
+            if cell.key in seen.busy:
+                todo.append(cell)
+            elif not _settle(cell, setting, folder):
+                todo.append(cell)
+                free.append(cell)
+        made: list[Submission] = []
+        if free and not inline:
+            made = executors.submit(
+                sweep.launch,
+                folder,
+                [cell.key for cell in _dearest_first(free)],
+                seconds=arrays.expected(plan["cells"], results.read_all(folder).values()),
+                snapshot=snapshot,
+                say=say,
+            )
+    return Submitted(tuple(todo), tuple(free), tuple(made))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Makes the folder, if need be; one launcher at a time looks and submits in it."""
+    place = atomic.make_folder(submissions.folder_of(folder))
+    atomic.clean(place)
+    while True:
+        with claimed(place / CLAIM) as claim:
+            if claim is not None:
+                yield
+                return
+        time.sleep(0.2)
+
+
+def _look(folder: Path) -> states.Look:
+    """What is going on in the folder, by an answer of the cluster.
+
+    Raises:
+        Away: The controller does not answer, and there are jobs that it would know of.
+    """
+    seen = states.look(folder, now=clock(submissions.folder_of(folder)))
+    if seen.away:
+        raise scheduler.Away(seen.said)
+    return seen
+
+
+def _withdraw_unfinished(folder: Path, say: Callable[[str], None]) -> None:
+    """Undoes what a launcher left that was killed while it submitted an array.
+
+    Jobs of such an array may lack the files that they start from. Whoever is alone in the folder
+    knows that no launcher is at it.
+    """
+    for made in submissions.read_all(folder):
+        if made.executor == "slurm" and not made.complete:
+            if scheduler.has("squeue"):
+                scheduler.patiently(partial(scheduler.cancel_named, made.name), say)
+            submissions.withdraw(folder, made)
+
+
+def _dearest_first(cells: list[Cell]) -> list[Cell]:
+    """So that no long cell is left at the end."""
+    return sorted(cells, key=lambda cell: -cell.work * cell.samples)
+
+
+def _interrupt(folder: Path) -> str:
+    """After Ctrl-C: stops the local workers of this process; returns what became of the jobs."""
+    said = []
+    mine = [one for one in submissions.read_all(folder) if one.ours]
+    if any(one.executor == "local" for one in mine):
+        cancel(folder, lambda one: one.ours and one.executor == "local")
+        said.append("The local workers were stopped.")
+    if any(one.executor == "slurm" for one in mine):
+        said.append(f'The SLURM jobs go on; "bench cancel {folder}" stops them.')
+    return " ".join(said)
+
+
+def _summary(
+    cells: list[Cell],
+    todo: Sequence[Cell],
+    folder: Path,
+    interrupted: str | None,
+    seconds: float,
+) -> RunSummary:
+    """What became of the cells that were to be computed.
+
+    Raises:
+        LaunchError: Cells have no record, and their jobs said why.
+    """
+    failed, silent = [], []
     for cell in todo:
         result = results.find(folder, cell.key)
         if result is None:
-            missing.append((cell.label, executor.log_of(cell.key)))
+            silent.append(cell)
         elif result.error is not None:
             failed.append((cell.label, result.error))
-    if missing and stopped:
+    last = submissions.latest(submissions.read_all(folder)) if silent else {}
+    made = {last[cell.key].id: last[cell.key] for cell in silent if cell.key in last}
+    stopped = executors.said(folder, made.values())
+    if stopped and interrupted is None:
         raise LaunchError("\n".join(stopped))
     return RunSummary(
         done_before=len(cells) - len(todo),
-        computed=len(todo) - len(failed) - len(missing),
+        computed=len(todo) - len(failed) - len(silent),
         failed=tuple(failed),
-        missing=tuple(missing),
+        missing=tuple((cell.label, _errors(last.get(cell.key), cell.key)) for cell in silent),
         interrupted=interrupted,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
     )
+
+
+def _errors(made: Submission | None, key: str) -> str:
+    """Where to read what happened to a cell: the error logs of the jobs that looked at it."""
+    jobs = made.jobs if made is not None else ()
+    return ", ".join(job.logs[-1] for job in jobs if key in job.keys and job.logs)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 PLAN = "sweep.json"
+CALLS_GUESS = 100
+"""Model calls an image to reckon with where a sampler chooses its own steps."""
 Json = dict[str, Any]
 
 _RECORD_NAME = re.compile(r"[0-9a-f]{16}\.json")
@@ -115,6 +117,12 @@ def read(path: Path) -> Result:
             "Remove the file to compute its cell again."
         )
     return Result(**{name: record[name] for name in names & record.keys()})
+
+
+def calls(planned: Json) -> int:
+    """Model calls an image to reckon with for a cell of a plan: those declared, else a guess."""
+    declared = planned["nfe"]
+    return CALLS_GUESS if declared is None else int(declared)
 
 
 def find(folder: Path, key: str) -> Result | None:

@@ -49,7 +49,6 @@ from bench.yaml_lines import Document
 __all__ = ["EXACT", "Cell", "Launch", "Sweep", "load", "parse"]
 
 _BATCH, _CHUNK = 500, 1000
-_GUESS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +161,7 @@ class Cell:
     @property
     def work(self) -> int:
         """Function evaluations per image to reckon with: those declared, else a guess."""
-        return _GUESS if self.nfe is None else self.nfe
+        return results.CALLS_GUESS if self.nfe is None else self.nfe
 
 
 _IDENTITY = (

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     AliasGenerator,
     BaseModel,
     BeforeValidator,
@@ -40,6 +41,21 @@ def _minutes(value: object) -> object:
         return value
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return (days * 24 + hours) * 60 + minutes + (seconds > 0)
+
+
+OURS = {
+    *("array", "job-name", "output", "error", "open-mode", "signal", "requeue", "no-requeue"),
+    *("nodes", "ntasks", "ntasks-per-node", "cpus-per-task", "mail-user", "time", "mem"),
+    *("partition", "account", "qos", "gres", "constraint", "nodelist", "exclude", "dependency"),
+    *("comment",),
+}
+"""Options of sbatch that `launch.additional` may not set."""
+
+
+def _not_ours(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    if value is not None and any(name.replace("_", "-") in OURS for name in value):
+        raise ValueError
+    return value
 
 
 Axis = Annotated[tuple[Item, ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -76,6 +92,15 @@ class Launch(BaseModel):
         None, description='generic resources as SLURM writes them, like "gpu:1"'
     )
     constraint: Text | None = Field(None, description="a SLURM constraint on nodes")
+    nodelist: Text | None = Field(
+        None, description='the nodes to run on, as SLURM writes them, like "node[01-04]"'
+    )
+    exclude: Text | None = Field(
+        None, description='nodes to stay away from, as SLURM writes them, like "node07"'
+    )
+    dependency: Text | None = Field(
+        None, description='what has to be over before, as SLURM writes it, like "afterok:1234"'
+    )
     mem: str | None = Field(
         None, pattern=r"^\d+[KMGT]B?$", description='memory with its unit, like "16GB"'
     )
@@ -90,6 +115,16 @@ class Launch(BaseModel):
         (), description="shell lines that run before the job"
     )
     comment: Text | None = Field(None, description="a text for SLURM's accounting")
+    mail: Text | None = Field(
+        None, description="an address to write to when an array ends or fails"
+    )
+    additional: Annotated[
+        dict[Text, Text | int | Literal[True]] | None, AfterValidator(_not_ours)
+    ] = Field(
+        None,
+        description='a mapping of further sbatch options, like "{reservation: NAME}"; true for '
+        "options without a value; none that bench sets or that a key of launch is for",
+    )
 
 
 SLURM_ONLY = tuple(

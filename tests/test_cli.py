@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import cli
+from bench import cli, executors
 from bench.metrics.registry import METRICS
 from tests import fakes
 
@@ -502,3 +502,77 @@ def test_rescore_adds_a_metric_without_sampling(
     assert said.code == 1
     assert "0 cells scored again, 3 left as they were." in said.out
     assert said.err.count("was not kept, so it needs sampling again.") == 3
+
+
+@pytest.fixture
+def local_file(sweep_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sweep for workers on this machine, which find the metric as well."""
+    sweep_file.write_text(sweep_file.read_text() + "launch: {executor: local, workers: 2}\n")
+    monkeypatch.setattr(executors, "Job", fakes.TinyJob)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    return sweep_file
+
+
+def test_submit_watch_status_and_logs(capsys: pytest.CaptureFixture[str], local_file: Path) -> None:
+    said = bench(capsys, "submit", local_file)
+    assert said.code == 0, said.err
+    lines = said.out.splitlines()
+    assert lines[0] == "3 cells submitted in 2 jobs, 0 under way before."
+    assert re.fullmatch(r"bench-tiny-\d+T\d+-\w{6} \(local, code [0-9a-f]{16}\)", lines[1])
+    assert lines[2] == f'"bench watch {local_file}" shows how it gets on.'
+    under_way = bench(capsys, "status", local_file)
+    assert under_way.code in (0, 3)  # three cells do not take long
+    watched = bench(capsys, "watch", "results/tiny")
+    assert watched.code == 0
+    assert watched.out.splitlines()[-1] == "3 cells: 3 done, 0 failed, 0 missing."
+    executors.collect()
+
+    said = bench(capsys, "status", local_file, "--json")
+    assert said.code == 0
+    facts = json.loads(said.out)
+    assert facts["counts"]["done"] == 3
+    assert [cell["state"] for cell in facts["cells"]] == ["done"] * 3
+    assert bench(capsys, "submit", local_file).out == "Nothing to submit: no cell is left.\n"
+    key = facts["cells"][0]["key"]
+    said = bench(capsys, "logs", local_file, key[:8], "--lines", "1000")
+    assert said.code == 0
+    assert said.out.count("== ") == 4, "two workers looked at it, with two logs each"
+    assert "exact: done in" in said.out
+
+
+def test_retry_and_cancel_with_nothing_to_do(
+    capsys: pytest.CaptureFixture[str], local_file: Path
+) -> None:
+    assert bench(capsys, "run", local_file, "--executor", "inline").code == 0
+    said = bench(capsys, "retry", local_file)
+    assert (said.code, said.out) == (0, "Nothing to submit: no cell has failed.\n")
+    said = bench(capsys, "cancel", local_file)
+    assert (said.code, said.out) == (0, "0 jobs cancelled, 0 claims released.\n")
+    key = keys(Path("results/tiny"))["exact"]
+    assert bench(capsys, "logs", local_file, key).out == (
+        "No job that looked at this cell is on record.\n"
+    )
+
+
+def test_status_of_what_is_missing_exits_with_1_and_needs_no_torch(
+    capsys: pytest.CaptureFixture[str], finished: Path
+) -> None:
+    key = keys(Path("results/tiny"))["exact"]
+    Path(f"results/tiny/{key}.json").unlink()
+    code = (
+        f"import sys\nsys.argv = ['bench', 'status', {str(finished)!r}]\n"
+        "from bench.cli import main\n"
+        "try: main()\nfinally: print(*sorted(set(sys.modules) & {'torch', 'submitit', 'pandas'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "3 cells: 2 done, 0 failed, 1 missing.\n\n"
+
+
+def test_submit_of_an_inline_sweep(capsys: pytest.CaptureFixture[str], sweep_file: Path) -> None:
+    said = bench(capsys, "submit", sweep_file)
+    assert said.code == 1
+    assert said.err == (
+        f'{sweep_file}: the executor is "inline", which is the process of "bench run". To submit '
+        'cells, write "launch: {executor: local}" or use --executor.\n'
+    )

@@ -23,8 +23,15 @@ ARROWS: dict[str, set[str]] = {
     "provenance": set(),
     "process": set(),
     "atomic": {"errors", "process"},
+    "code": {"atomic"},
     "claim": {"atomic", "errors", "process"},
     "results": {"atomic", "errors"},
+    "scheduler": {"errors"},
+    "submissions": {"atomic", "errors", "process", "results"},
+    "states": {"claim", "process", "results", "scheduler", "submissions"},
+    "cancel": {"claim", "process", "scheduler", "states", "submissions"},
+    "progress": {"results", "states"},
+    "arrays": {"results"},
     "influences": {"atomic", "errors", "results"},
     "report": {"atomic", "errors", "influences", "results"},
     # the mathematics
@@ -55,11 +62,14 @@ ARROWS: dict[str, set[str]] = {
     # where cells run
     "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
     "worker": {"atomic", "cell", "chunks", "claim", "errors", "results", "sweep"},
-    "executors": {"errors", "sweep", "worker"},
-    "progress": {"chunks", "results", "sweep"},
+    "executors": {
+        *("arrays", "atomic", "code", "errors", "process", "provenance", "scheduler"),
+        *("submissions", "sweep", "worker"),
+    },
     "launch": {
-        *("atomic", "cell", "chunks", "claim", "errors", "executors", "influences", "progress"),
-        *("results", "sweep"),
+        *("arrays", "atomic", "cancel", "cell", "chunks", "claim", "errors", "executors"),
+        *("influences", "progress", "results", "scheduler", "states", "submissions", "sweep"),
+        "worker",
     },
     "fetch": {"errors", "metrics", "models", "sweep_file", "yaml_lines"},
     "certify": {"diffusion", "errors", "parameters", "samplers"},
@@ -68,14 +78,18 @@ ARROWS: dict[str, set[str]] = {
         *("samplers", "yaml_lines"),
     },
     "cli": {
-        *("catalogue", "cell", "certify", "errors", "estimate", "fetch", "launch", "metrics"),
-        *("presets", "report", "results", "scoring", "sweep", "training", "yaml_lines"),
+        *("cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch", "launch"),
+        *("metrics", "presets", "progress", "report", "results", "scoring", "states"),
+        *("submissions", "sweep", "training", "yaml_lines"),
     },
 }
 
 # These load torch, or are as slow to import.
 HEAVY = {"diffusers", "submitit", "torch", "torch_fidelity", "torchmetrics", "torchvision"}
-LIGHT = ("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli")
+LIGHT = (
+    *("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli"),
+    *("cancel", "progress", "states", "submissions"),
+)
 
 
 def modules() -> dict[str, Path]:

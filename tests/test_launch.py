@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,29 @@ import pytest
 import torch
 from rich.console import Console
 
+from bench import cancel, chunks, executors, launch, process, progress, results, states, submissions
 from bench import cell as cells
-from bench import chunks, executors, launch, progress, results
 from bench import fingerprint as fingerprints
 from bench import worker as workers
 from bench.cell import record_failure
-from bench.claim import CLAIM, claimed
+from bench.claim import CLAIM, Owner
 from bench.errors import LaunchError, MetricError, ResultError
 from bench.launch import RunSummary
 from bench.metrics.registry import METRICS
 from bench.results import Result
 from bench.samplers import REGISTRY
+from bench.submissions import Submission
 from bench.sweep import Cell, Sweep
 from bench.worker import Job, worker
 from tests import fakes
 from tests.kills import computed_twice, leftovers, scores, torn
 
 ROOT = Path(__file__).parents[1]
+HOLD = (
+    "import sys, time; from pathlib import Path; from bench.claim import claimed\n"
+    "with claimed(Path(sys.argv[1])) as held:\n"
+    "    print(bool(held), flush=True); time.sleep(600)"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -62,16 +69,19 @@ def outcome(summary: RunSummary) -> tuple[int, int, int, int]:
     )
 
 
-def in_background(folder: Path, results_folder: str, samples: int = 200) -> subprocess.Popen[str]:
+def in_background(
+    folder: Path, results_folder: str, samples: int = 200, launch: str = "{executor: inline}"
+) -> subprocess.Popen[str]:
     """`launch.run` in a process of its own; prints the summary."""
     script = (
         "import signal, sys; from pathlib import Path\n"
-        "from bench import launch; from tests import fakes\n"
+        "from bench import executors, launch; from tests import fakes\n"
         # What a shell starts in the background inherits that Ctrl-C is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "fakes.register(); folder = Path(sys.argv[1])\n"
+        "executors.Job = fakes.TinyJob\n"
         "print('ready', flush=True)\n"
-        "sweep = fakes.make_sweep(folder, samples=int(sys.argv[3]))\n"
+        f"sweep = fakes.make_sweep(folder, samples=int(sys.argv[3]), launch={launch!r})\n"
         "summary = launch.run(sweep, folder / sys.argv[2])\n"
         "print(summary.interrupted is None, summary.computed, len(summary.missing))"
     )
@@ -192,14 +202,26 @@ def test_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_cell_that_another_worker_has_is_left_to_it(sweep: Sweep, tmp_path: Path) -> None:
+def test_cell_that_another_worker_has_is_left_to_it_and_waited_for(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    """The worker here dies without a record."""
     cell = sweep.cells()[3]
     work = chunks.folder_of(tmp_path, cell.key)
     work.mkdir(parents=True)
-    with claimed(work / CLAIM):
-        summary = launch.run(sweep, tmp_path)
-        assert outcome(summary) == (0, 4, 0, 1)
-        assert [label for label, _ in summary.missing] == [cell.label]
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, work / CLAIM], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"True\n"
+    killing = threading.Timer(3, other.kill)
+    killing.start()
+    began = time.monotonic()
+    summary = launch.run(sweep, tmp_path)
+    assert time.monotonic() - began > 2
+    assert outcome(summary) == (0, 4, 0, 1)
+    assert [label for label, _ in summary.missing] == [cell.label]
+    other.communicate()
     assert outcome(launch.run(sweep, tmp_path)) == (4, 1, 0, 0)
 
 
@@ -355,7 +377,9 @@ def test_progress_of_a_half_finished_sweep(sweep: Sweep, tmp_path: Path) -> None
     cells_ = sweep.cells()
     results.write_plan(tmp_path, sweep.plan())
     out = io.StringIO()
-    watch = progress.Watch(Console(file=out, width=200), tmp_path, cells_, sweep.chunk)
+    watch = progress.Watch(
+        Console(file=out, width=200), tmp_path, sweep.plan()["cells"], sweep.chunk
+    )
     assert watch._line() == "0 of 5 cells, 0 of 1,000 images"
     worker(tmp_path, [cells_[0].key])
     record_failure(cells_[1], tmp_path, "for a reason")
@@ -366,3 +390,144 @@ def test_progress_of_a_half_finished_sweep(sweep: Sweep, tmp_path: Path) -> None
     watch._now = watch._look()
     assert watch._line().startswith("2 of 5 cells, 600 of 1,000 images, ")
     assert watch._line().endswith(" left")
+
+
+LOCAL = "{executor: local, workers: 2}"
+
+
+@pytest.fixture
+def tiny_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "Job", fakes.TinyJob)
+
+
+def wait_for(folder: Path, pattern: str) -> None:
+    """Until there is such a file in a results folder."""
+    deadline = time.monotonic() + 300
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def workers_of(folder: Path) -> list[int]:
+    """Process ids of all workers that were ever submitted."""
+    made = submissions.read_all(folder)
+    return [int(job.id) for one in made for job in one.jobs if job.id is not None]
+
+
+def test_submitted_workers_have_a_session_of_their_own_and_are_left_alone(
+    tmp_path: Path, tiny_job: None
+) -> None:
+    sweep = fakes.make_sweep(tmp_path, samples=2000, launch=LOCAL)
+    folder = tmp_path / "r"
+    made = launch.submit(sweep, folder)
+    assert (len(made.todo), len(made.free)) == (5, 5)
+    pids = workers_of(folder)
+    assert len(pids) == 2
+    for pid in pids:
+        assert os.getsid(pid) == pid
+    wait_for(folder, "work/*/claim")
+    seen = states.look(folder)
+    assert states.exit_code(seen) == 3
+    assert seen.counts["running"] + seen.counts["queued"] + seen.counts["done"] == 5
+    assert {cell.job for cell in seen.cells if cell.state == "running"} <= set(map(str, pids))
+    again = launch.submit(sweep, folder)
+    assert (again.free, again.submissions) == ((), ())
+    assert launch.run(sweep, folder).complete
+    assert workers_of(folder) == pids, "run waits, and starts nothing"
+    assert computed_twice(folder) == []
+    assert leftovers(folder) == []
+    assert states.exit_code(states.look(folder)) == 0
+
+
+def test_launcher_that_is_killed_is_followed_by_another(tmp_path: Path) -> None:
+    sweep = fakes.make_sweep(tmp_path, samples=2000, launch=LOCAL)
+    first = in_background(tmp_path, "r", samples=2000, launch=LOCAL)
+    wait_for(tmp_path / "r", "work/*/ledger.jsonl")
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    before = workers_of(tmp_path / "r")
+    assert launch.run(sweep, tmp_path / "r").complete
+    assert workers_of(tmp_path / "r") == before
+    assert computed_twice(tmp_path / "r") == []
+
+
+def test_two_launchers_at_once_submit_once(tmp_path: Path) -> None:
+    fakes.make_sweep(tmp_path)  # its files
+    both = [in_background(tmp_path, "r", samples=2000, launch=LOCAL) for _ in range(2)]
+    said = [launcher.communicate(timeout=600)[0].split() for launcher in both]
+    assert said == [["ready", "True", "5", "0"]] * 2
+    assert len(submissions.read_all(tmp_path / "r")) == 1
+    assert computed_twice(tmp_path / "r") == []
+
+
+def test_interrupted_run_stops_its_local_workers(tmp_path: Path) -> None:
+    process_ = in_background(tmp_path, "r", samples=20000, launch=LOCAL)
+    wait_for(tmp_path / "r", "work/*/ledger.jsonl")
+    process_.send_signal(signal.SIGINT)
+    said = process_.communicate(timeout=300)[0].split()
+    assert said[1] == "False", "it knows that it was interrupted"
+    assert [process.started(pid) for pid in workers_of(tmp_path / "r")] == [None, None]
+    assert list((tmp_path / "r").glob("work/*/claim")) == []
+    assert not states.look(tmp_path / "r").under_way
+
+
+def test_cancel_stops_workers_and_releases_claims(tmp_path: Path, tiny_job: None) -> None:
+    sweep = fakes.make_sweep(tmp_path, samples=20000, launch=LOCAL)
+    folder = tmp_path / "r"
+    launch.submit(sweep, folder)
+    wait_for(folder, "work/*/ledger.jsonl")
+    done = cancel.cancel(folder)
+    assert (done.jobs, done.left) == (2, ())
+    assert list(folder.glob("work/*/claim")) == []
+    assert [process.started(pid) for pid in workers_of(folder)] == [None, None]
+    assert not states.look(folder).under_way
+    assert cancel.cancel(folder).jobs == 0
+    executors.collect()
+
+
+def test_workers_of_another_machine_are_stopped_there(
+    tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.write_plan(tmp_path, sweep.plan())
+    keys = [cell.key for cell in sweep.cells()]
+    made = Submission.intended("local", "tiny", [keys], code="", commit=None, snapshot=None)
+    made = replace(made, machine="elsewhere", host="node07").with_job(0, "1", [], 1)
+    submissions.write(tmp_path, made)
+    assert cancel.cancel(tmp_path).left == (
+        f'The local workers on node07 can be stopped only there: "bench cancel {tmp_path}".',
+    )
+
+
+def test_retry_is_for_cells_that_failed(tmp_path: Path, tiny_job: None) -> None:
+    sweep = fakes.make_sweep(tmp_path, launch="{executor: local, workers: 1}")
+    folder = tmp_path / "r"
+    folder.mkdir()
+    results.write_plan(folder, sweep.plan())
+    failed, *_ = sweep.cells()
+    record_failure(failed, folder, "for a reason")
+    made = launch.submit(sweep, folder, failed_only=True)
+    assert [cell.key for cell in made.free] == [failed.key]
+    while states.look(folder, [failed.key]).under_way:
+        time.sleep(0.1)
+    executors.collect()
+    assert states.look(folder).counts["done"] == 1
+    earlier = results.read(chunks.folder_of(folder, failed.key) / launch.EARLIER)
+    assert earlier.error == "for a reason"
+
+
+def test_stale_claim_elsewhere_is_released_when_its_cell_is_submitted(
+    sweep: Sweep, tmp_path: Path
+) -> None:
+    work = chunks.folder_of(tmp_path, sweep.cells()[2].key)
+    work.mkdir(parents=True)
+    owner = replace(Owner.this(), machine="elsewhere")
+    (work / CLAIM).write_text(json.dumps(asdict(owner)))
+    os.utime(work / CLAIM, (1, 1))
+    assert launch.run(sweep, tmp_path).complete
+    assert leftovers(tmp_path) == []
+
+
+def test_inline_cells_cannot_be_submitted(sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match='the executor is "inline", which is the process of'):
+        launch.submit(sweep, tmp_path / "r")
+    assert not (tmp_path / "r").exists()

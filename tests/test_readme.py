@@ -10,6 +10,7 @@ import pytest
 
 import bench
 from bench import sweep
+from bench.sweep_file import Launch
 from tests.models.test_diffusers import write_folder
 from tests.test_cli import commands
 
@@ -70,6 +71,47 @@ def test_shipped_sweeps_are_valid_and_ask_a_question(file: Path, tmp_path: Path)
 def test_the_sweep_in_the_readme_is_valid() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert len(sweep.parse(text, "readme.yaml").cells()) == 1 + 16 + 4
+
+
+CLUSTERS = (ROOT / "docs" / "clusters.md").read_text()
+
+
+def test_the_keys_of_launch_are_in_the_page_on_clusters() -> None:
+    """If this fails: the rows that the page should have are those of `expected`."""
+    expected = [
+        f"| `{field.alias}` | {field.description} |" for field in Launch.model_fields.values()
+    ]
+    section = CLUSTERS.split("## Keys of `launch`")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `.*", section, re.MULTILINE) == expected
+
+
+def test_the_sweep_in_the_page_on_clusters_has_25_cells(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", CLUSTERS, re.DOTALL)
+    folder = write_folder(tmp_path / "network", flat=True)
+    text = text.replace("google/ddpm-cifar10-32", str(folder))
+    assert len(sweep.parse(text, "clusters.yaml").cells()) == 25
+
+
+def test_the_messages_in_the_page_on_clusters_are_those_of_the_code() -> None:
+    """What is quoted stands in the source, apart from its values and line breaks."""
+    source = "".join(path.read_text() for path in (ROOT / "bench").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source)
+    for words in (
+        "SLURM refused the jobs: ",
+        "SLURM does not answer (",
+        "; the next try is in ",
+        " left no record",
+        "times without a finished chunk; given up.",
+        "; this job was submitted with ",
+        "The local workers on ",
+        " can be stopped only there",
+        " could not be written: ",
+        "Inception weights are not at ",
+        'The executor is "slurm", and there is no ',
+    ):
+        assert words in source, words
+        quoted = [part for part in re.split(r"\.\.\.", CLUSTERS) if words.strip() in part]
+        assert quoted, words
 
 
 def test_quickstart_is_what_newcomers_compute() -> None:

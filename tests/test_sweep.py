@@ -134,6 +134,22 @@ def test_slurm_keys() -> None:
     assert (launch.array_parallelism, launch.setup) == (2, ("module load cuda",))
 
 
+def test_further_options_of_sbatch() -> None:
+    text = "{executor: slurm, mail: a@b.c, additional: {reservation: r, nice: 5, exclusive: true}}"
+    launch = sweep.parse(f"{HEAD}{ROW}launch: {text}\n").launch
+    assert launch.mail == "a@b.c"
+    assert launch.additional == {"reservation": "r", "nice": 5, "exclusive": True}
+
+
+@pytest.mark.parametrize(
+    "given", ["{job-name: x}", "{cpus_per_task: 2}", "{nodes: 2}", "{x: false}", "{x: [1]}", "x"]
+)
+def test_options_of_sbatch_that_are_not_for_additional(given: str) -> None:
+    text = f"{HEAD}{ROW}launch: {{executor: slurm, additional: {given}}}\n"
+    with pytest.raises(SweepError, match="expected a mapping of further sbatch options, like"):
+        sweep.parse(text)
+
+
 @pytest.mark.parametrize(("written", "minutes"), [("90", 90), ("1:30:00", 90), ("0:00:01", 1)])
 def test_time_in_minutes_or_as_a_clock_shows_it(written: str, minutes: int) -> None:
     launch = f"launch: {{executor: slurm, time: {written}}}\n"
@@ -717,8 +733,8 @@ def test_cells_whose_calls_are_counted() -> None:
 KEYS = "name, model, samples, seed, metrics, reference, batch, chunk, keep, grid, launch"
 MODEL = 'the name of a model, or a mapping like "{kind: diffusers, path: FOLDER}"'
 LAUNCH_KEYS = (
-    "executor, workers, threads, device, partition, account, qos, gres, constraint, mem, cpus, "
-    "time, array-parallelism, setup, comment"
+    "executor, workers, threads, device, partition, account, qos, gres, constraint, nodelist, "
+    "exclude, dependency, mem, cpus, time, array-parallelism, setup, comment, mail, additional"
 )
 FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
 

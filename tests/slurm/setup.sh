@@ -4,7 +4,8 @@
 #   tests/slurm/setup.sh          start it (installs Debian's packages if they are absent; root)
 #   tests/slurm/setup.sh stop     stop it and remove its files
 #
-# Everything lies in $BENCH_SLURM (default /tmp/bench-slurm); its commands need
+# BENCH_SLURM_MAX_ARRAY sets MaxArraySize. Everything lies in $BENCH_SLURM (default
+# /tmp/bench-slurm); its commands need
 #   export SLURM_CONF=$BENCH_SLURM/slurm.conf
 set -euo pipefail
 
@@ -68,6 +69,7 @@ SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 MpiDefault=none
 ReturnToService=2
+MaxArraySize=${BENCH_SLURM_MAX_ARRAY:-1001}
 KillWait=5
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP

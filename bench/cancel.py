@@ -1,0 +1,110 @@
+"""Stops what is under way in a results folder, whoever started it, and frees its cells."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import claim, process, scheduler, states
+from bench.states import Waiting
+from bench.submissions import Submission
+
+GRACE = 5.0
+"""Seconds that local workers have to end by themselves."""
+PATIENCE = 90.0
+"""Seconds until one stops waiting for the end of what was cancelled: SLURM gives jobs 30."""
+POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What became of cancelling.
+
+    Attributes:
+        jobs: how many jobs were told to end.
+        released: how many claims were released.
+        left: what could not be cancelled from here, each with what to do.
+    """
+
+    jobs: int
+    released: int
+    left: tuple[str, ...]
+
+
+def cancel(
+    folder: Path, which: Callable[[Submission], bool] = lambda submission: True
+) -> Cancelled:
+    """Cancels the jobs of the live submissions of a folder and waits for their end.
+
+    Chunks that are finished stay, so the cells go on from there when they are submitted again.
+
+    Args:
+        folder: the sweep's results folder.
+        which: the submissions to cancel; all by default.
+
+    Raises:
+        LaunchError: SLURM refuses, or does not answer.
+        ResultError: Something in `folder` cannot be read.
+    """
+    jobs = [job for job in states.look(folder).jobs if which(job.submission)]
+    slurm = {
+        job.submission.id: job.submission for job in jobs if job.submission.executor == "slurm"
+    }
+    arrays = {job.job.id.split("_")[0] for job in jobs if job.submission.id in slurm and job.job.id}
+    unknown = [one.name for one in slurm.values() if not one.complete]
+    arrays |= {array for name in unknown for array in scheduler.named(name)}
+    scheduler.cancel(sorted(arrays))
+    here = [job for job in jobs if _is_here(job)]
+    for job in here:
+        _signal(job, signal.SIGINT)
+    stopped = [job for job in jobs if job.submission.id in slurm] + here
+    released = _released(folder, stopped)
+    return Cancelled(len(stopped), released, _left(jobs, folder))
+
+
+def _released(folder: Path, stopped: list[Waiting]) -> int:
+    """Waits until these jobs are gone; how many claims they left, which are released."""
+    began = time.monotonic()
+    ids = {job.job.id for job in stopped} - {None}
+    killed = False
+    while stopped and time.monotonic() - began < PATIENCE:
+        seen = states.look(folder)
+        if not ids & {job.job.id for job in seen.jobs}:
+            break
+        if not killed and time.monotonic() - began > GRACE:
+            killed = True
+            for job in stopped:
+                if _is_here(job):
+                    _signal(job, signal.SIGKILL)
+        time.sleep(POLL)
+    held = [one for one in states.look(folder).stale if one.owner and one.owner.job in ids]
+    return sum(claim.release(one.path, one.owner) for one in held)
+
+
+def _is_here(job: Waiting) -> bool:
+    """Whether it is a worker of this machine that has been started."""
+    local = job.submission.executor == "local" and job.job.id is not None
+    return local and job.submission.machine == process.machine()
+
+
+def _signal(job: Waiting, number: signal.Signals) -> None:
+    """Sends a signal to a local job: its controller leads a group of processes."""
+    assert job.job.id is not None
+    if process.started(int(job.job.id)) == job.job.started:
+        with suppress(ProcessLookupError):
+            os.killpg(int(job.job.id), number)
+
+
+def _left(jobs: list[Waiting], folder: Path) -> tuple[str, ...]:
+    elsewhere = {
+        job.submission.host
+        for job in jobs
+        if job.submission.executor == "local" and not _is_here(job)
+    }
+    return tuple(
+        f'The local workers on {host} can be stopped only there: "bench cancel {folder}".'
+        for host in sorted(elsewhere)
+    )
