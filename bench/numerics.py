@@ -1,5 +1,6 @@
-"""Numerics are set, not inherited: the last bits of a result depend on them."""
+"""Numerics are set, not inherited: the last bits of a result depend on them. And memory."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,3 +29,18 @@ def pinned(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was wanting, on a GPU or here."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    # torch on the CPU has no type for it.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def free_memory() -> None:
+    """Gives back what nothing refers to any more, also to the GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

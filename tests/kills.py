@@ -86,7 +86,7 @@ def computed_twice(folder: Path) -> list[str]:
 
 def leftovers(folder: Path) -> list[str]:
     """What a finished sweep should not keep."""
-    patterns = (f"**/.*{atomic.SUFFIX}", "work/*/claim", "work/*/chunk-*")
+    patterns = (f"**/.*{atomic.SUFFIX}", "work/*/claim*", "work/*/chunk-*")
     return [str(path) for pattern in patterns for path in folder.glob(pattern)]
 
 

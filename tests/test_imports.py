@@ -54,7 +54,10 @@ ARROWS: dict[str, set[str]] = {
     "scoring": {"atomic", "errors", "metrics"},
     # where cells run
     "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
-    "worker": {"atomic", "cell", "chunks", "claim", "errors", "results", "sweep"},
+    "jobs": {"cell", "results", "sweep"},
+    "worker": {
+        *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),
+    },
     "executors": {"errors", "sweep", "worker"},
     "progress": {"chunks", "results", "sweep"},
     "launch": {
