@@ -14,7 +14,9 @@ import submitit
 import torch
 from submitit.core.utils import FailedJobError
 
+from bench import results
 from bench.errors import LaunchError
+from bench.jobs import JobSpec, jobs_of_plan
 from bench.sweep import Launch
 from bench.worker import Job, worker
 
@@ -95,11 +97,11 @@ class Local:
         executor = submitit.LocalExecutor(_logs(self._folder), max_num_timeout=NO_LIMIT)
         gpus = torch.cuda.device_count() if self._launch.device != "cpu" else 0
         with _stderr_to(_logs(self._folder) / "controllers.log"):
-            for index in range(min(self._launch.workers, len(self._keys))):
+            for index, spec in enumerate(_specs(self._launch, self._folder, self._keys)):
                 executor.update_parameters(timeout_min=NO_LIMIT)
                 if gpus:
                     executor.update_parameters(gpus_per_node=1, visible_gpus=(index % gpus,))
-                self._jobs.append(executor.submit(Job(str(self._folder), self._keys)))
+                self._jobs.append(executor.submit(Job(str(self._folder), spec.keys, spec.first)))
         while not all(job.done() for job in self._jobs):
             time.sleep(0.1)
         return _said(self._jobs)
@@ -122,10 +124,11 @@ class Local:
 
 
 class Slurm:
-    """One array with a task a cell. The jobs outlive this process."""
+    """One array with a task a cell, a slice or a pack. The jobs outlive this process."""
 
     def __init__(self, launch: Launch, folder: Path, keys: Sequence[str]) -> None:
         self._launch, self._folder, self._keys = launch, folder, tuple(keys)
+        self._specs: list[JobSpec] = []
         self._jobs: Jobs = []
 
     def run(self) -> list[str]:
@@ -138,7 +141,8 @@ class Slurm:
                 'cluster, or set "launch: {executor: local}".'
             ) from None
         executor.update_parameters(**self._parameters())
-        work = [Job(str(self._folder), (key,)) for key in self._keys]
+        self._specs = _specs(self._launch, self._folder, self._keys)
+        work = [Job(str(self._folder), spec.keys, spec.first) for spec in self._specs]
         try:
             self._jobs = executor.map_array(Job.__call__, work)
         except FailedJobError as error:
@@ -158,8 +162,8 @@ class Slurm:
 
     def log_of(self, key: str) -> str:
         """See `Executor`."""
-        jobs = dict(zip(self._keys, self._jobs, strict=False))
-        return str(jobs[key].paths.stderr) if key in jobs else ""
+        pairs = zip(self._specs, self._jobs, strict=False)
+        return ", ".join(str(job.paths.stderr) for spec, job in pairs if key in spec.keys)
 
     def _parameters(self) -> dict[str, Any]:
         """Of sbatch, by submitit's names; what the sweep leaves out is left to the cluster."""
@@ -189,6 +193,10 @@ class Slurm:
         if run.returncode == 0:
             return bool(run.stdout.strip())
         return "Invalid job id" not in run.stderr  # else the controller is away for a moment
+
+
+def _specs(launch: Launch, folder: Path, keys: Sequence[str]) -> list[JobSpec]:
+    return jobs_of_plan(results.read_plan(folder), launch, keys)
 
 
 def _array_id(jobs: Jobs) -> str:

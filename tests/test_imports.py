@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "worker": {
         *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),
     },
-    "executors": {"errors", "sweep", "worker"},
+    "executors": {"errors", "jobs", "results", "sweep", "worker"},
     "progress": {"chunks", "results", "sweep"},
     "launch": {
         *("atomic", "cell", "chunks", "claim", "errors", "executors", "influences", "progress"),

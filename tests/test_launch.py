@@ -308,11 +308,12 @@ def test_rescoring_never_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert outcome(launch.run(more, folder)) == (4, 1, 0, 0)
 
 
+@pytest.mark.parametrize("split", ["", ", split: 3"], ids=["cells", "slices"])
 def test_local_jobs_give_the_same_bytes(
-    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
 ) -> None:
     monkeypatch.setattr(executors, "Job", fakes.TinyJob)
-    local = fakes.make_sweep(tmp_path, launch="{executor: local, workers: 2}")
+    local = fakes.make_sweep(tmp_path, launch=f"{{executor: local, workers: 2{split}}}")
     out = io.StringIO()
     summary = launch.run(local, tmp_path / "r", console=Console(file=out, width=200))
     assert outcome(summary) == (0, 5, 0, 0)
