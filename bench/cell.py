@@ -147,8 +147,9 @@ def run_cell(
         ResultError: Something cannot be written.
     """
     every = range(setting.chunks(cell))
-    found = make_chunks(cell, setting, folder, every, check=check, sample=sample)
-    return score(cell, setting, folder, found)
+    with pinned(setting.threads):
+        found = make_chunks(cell, setting, folder, every, check=check, sample=sample)
+        return score(cell, setting, folder, found)
 
 
 def make_chunks(

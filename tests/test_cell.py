@@ -257,6 +257,12 @@ def test_numerics_are_set_and_not_inherited(sweep: Sweep, tmp_path: Path) -> Non
         assert {
             pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
         } == {1}
+        with pinned(3):
+            assert torch.get_num_threads() == 3
+            with pinned(3):
+                pass
+            assert torch.get_num_threads() == 3, "the inner block ends nothing"
+        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     assert scores(run_cell(cell, setting, tmp_path / "two")) == expected
 
