@@ -279,6 +279,20 @@ def test_random_kills_lose_nothing_and_double_nothing(tmp_path: Path, kills: int
     assert sweeps >= 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["split", "pack"])
+def test_disturbed_workers_lose_nothing_and_double_nothing(tmp_path: Path, mode: str) -> None:
+    """Kills, pauses longer than claims live, deleted temporary files, chunks cut short."""
+    command = [sys.executable, "-m", "tests.kills", str(tmp_path), "100", "0", mode]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    report: dict[str, Any] = json.loads(run.stdout)
+    counts, _ = report.pop("counts"), report.pop("sweeps")
+    nothing: list[str] = []
+    seen = {"torn": nothing, "twice": nothing, "left": nothing, "different": nothing}
+    assert report == {"made": 100, "cells": 5, **seen}
+    assert all(counts[what] > 0 for what in ("killed", "paused", "deleted", "cut"))
+
+
 def test_rescoring_never_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = replace(fakes.make_sweep(tmp_path), keep="features")
     folder = tmp_path / "r"
