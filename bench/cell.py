@@ -137,7 +137,8 @@ def run_cell(
         cell: what to compute.
         setting: metrics, reference and numerics.
         folder: the sweep's results folder.
-        check: called before a chunk is made and before it is written; may raise to stop.
+        check: called before a chunk is made, before it is written and before the scoring; may
+            raise to stop.
         sample: False if only chunks that are there may be used.
 
     Raises:
@@ -149,6 +150,7 @@ def run_cell(
     every = range(setting.chunks(cell))
     with pinned(setting.threads):
         found = make_chunks(cell, setting, folder, every, check=check, sample=sample)
+        check()
         return score(cell, setting, folder, found)
 
 

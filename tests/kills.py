@@ -274,11 +274,12 @@ def disturb(folder: Path, count: int, seed: int, mode: str) -> dict[str, Any]:
         report["different"] += [key for key in expected if found.get(key) != expected[key]]
         report["twice"] += computed_twice(disturbed, run.paused, run.cut)
         before = {path.name: path.stat().st_mtime for path in disturbed.glob("*.json")}
-        atomic.ABANDONED_AFTER = 0.0  # the machines that wrote them are no more
+        # The machines that the workers pretended to be on are no more.
+        atomic.ABANDONED_AFTER = claim.STALE_AFTER = -1.0
         assert run_in_child(plain, disturbed, None)  # computes nothing, and cleans up
         after = {path.name: path.stat().st_mtime for path in disturbed.glob("*.json")}
         report["twice"] += [k for k in before if k != results.PLAN and after[k] != before[k]]
-        atomic.ABANDONED_AFTER = 3600.0
+        atomic.ABANDONED_AFTER, claim.STALE_AFTER = 3600.0, STALE
         report["left"] += leftovers(disturbed)
     return report
 

@@ -1,6 +1,9 @@
 """Slices of cells, packs of them, and what may go wrong in a worker."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -295,3 +298,27 @@ def test_whole_cell_is_left_to_who_has_it(tmp_path: Path) -> None:
     with claimed(chunks.folder_of(folder, cell.key) / CLAIM):
         assert worker(folder, [cell.key]) == 0
     assert worker(folder, [cell.key]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "split"), [(2000, 1), (200, 4)], ids=["cells", "slices"])
+def test_thousands_of_cells_leave_a_worker_as_it_was(
+    tmp_path: Path, count: int, split: int
+) -> None:
+    """Over four workers, from a quarter of the cells to the end: 16 MB, a file, a thread at most.
+
+    A claim comes and goes with a file and a thread; 2,000 cells take a minute on two cores.
+    """
+    command = [sys.executable, "-m", "tests.soak", str(tmp_path), str(count), "4", str(split)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[1]
+    run = subprocess.run(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    report: dict[str, Any] = json.loads(run.stdout)
+    grown = report["grown"]
+    assert (report["cells"], report["done"], report["statuses"]) == (count, count, [0] * 4)
+    assert report["twice"] == report["torn"] == report["left"] == []
+    assert grown["rss"] < 16 * 1024
+    assert (grown["files"] <= 2, grown["threads"] <= 1, grown["children"]) == (True, True, 0)
+    assert report["seconds"] < 600
