@@ -166,7 +166,14 @@ class _Hand:
         return is_settled(cell, self.setting, self.folder)
 
     def _has(self, cell: Cell, part: range) -> bool:
-        return has_chunks(cell, self.setting, self.folder, part)
+        """Whether a slice is finished; if that cannot be told, who tries to make it says why."""
+        try:
+            return has_chunks(cell, self.setting, self.folder, part)
+        except (ResultError, UncompletedJobError):
+            raise
+        except Exception:
+            log.exception("%s: its chunks cannot be judged", cell.label)
+            return False
 
 
 def _check(claim: Claim, work: Path) -> None:

@@ -25,6 +25,7 @@ from bench.errors import CellError
 from bench.jobs import jobs_of_plan
 from bench.metrics.registry import METRICS
 from bench.results import Result
+from bench.samplers import REGISTRY
 from bench.sampling import Sampling
 from bench.sweep import Cell, Sweep
 from bench.worker import worker
@@ -210,6 +211,30 @@ def test_failure_in_a_slice_ends_the_cell(tmp_path: Path, monkeypatch: pytest.Mo
     assert statuses[bad.key] == "failed"
 
 
+@pytest.mark.parametrize("left", [0, 4], ids=["nothing there", "all chunks there"])
+@pytest.mark.parametrize("split", [1, 4])
+def test_cell_that_cannot_begin_is_a_failure_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: int, left: int
+) -> None:
+    """Its sampler breaks already on the small problem of the fingerprint."""
+    grid = "[{sampler: [ddim, heun], spacing: logsnr, steps: 3}]"
+    launch = f"{{executor: local, split: {split}}}"
+    sweep = fakes.make_sweep(tmp_path, grid=grid, launch=launch)
+    folder, setting = planned(sweep, tmp_path / "r"), Setting.of(sweep.plan())
+    (bad,) = [cell for cell in sweep.cells() if cell.sampler == "heun"]
+    cells.make_chunks(bad, setting, folder, range(left))
+
+    def bug(*_: object, **__: object) -> torch.Tensor:
+        raise KeyError("oops")
+
+    monkeypatch.setitem(REGISTRY, "heun", replace(REGISTRY["heun"], function=bug))
+    fingerprints.fingerprint.cache_clear()
+    assert worker(folder) == 3
+    found = results.read_all(folder)
+    assert Counter(result.status for result in found.values()) == {"done": 2, "failed": 1}
+    assert str(found[bad.key].error).startswith("KeyError: 'oops' (test_worker.py:")
+
+
 def test_who_lost_a_slice_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was paused inside a chunk; meanwhile the cell was finished by others."""
     sweep = split_sweep(tmp_path, split=2)
@@ -307,7 +332,7 @@ def test_thousands_of_cells_leave_a_worker_as_it_was(
 ) -> None:
     """Over four workers, from a quarter of the cells to the end: 16 MB, a file, a thread at most.
 
-    A claim comes and goes with a file and a thread; 2,000 cells take a minute on two cores.
+    A claim comes and goes with a file and a thread; 2,000 cells took 90 s on two busy cores.
     """
     command = [sys.executable, "-m", "tests.soak", str(tmp_path), str(count), "4", str(split)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
