@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench import atomic, chunks, influences, models, provenance, results
-from bench.chunks import Chunk
+from bench.chunks import Chunk, Identity
 from bench.errors import CellError, ResultError
 from bench.fingerprint import fingerprint
 from bench.metrics import registry as metrics
@@ -85,6 +85,10 @@ class Setting:
         """
         return _bound(self.metrics, self.reference, self.device)
 
+    def chunks(self, cell: Cell) -> int:
+        """How many chunks a cell has."""
+        return -(-cell.samples // self.chunk)
+
     def load(self, cell: Cell) -> Model:
         """The model of a cell, shared by the cells of this process."""
         return _model(json.dumps(cell.model, sort_keys=True), self.device)
@@ -124,7 +128,7 @@ def run_cell(
     setting: Setting,
     folder: Path,
     *,
-    before_chunk: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None,
     sample: bool = True,
 ) -> Result:
     """Generates what is missing of a cell, scores it and writes its record.
@@ -133,7 +137,8 @@ def run_cell(
         cell: what to compute.
         setting: metrics, reference and numerics.
         folder: the sweep's results folder.
-        before_chunk: called before every chunk; may raise to stop.
+        check: called before a chunk is made, before it is written and before the scoring; may
+            raise to stop.
         sample: False if only chunks that are there may be used.
 
     Raises:
@@ -142,16 +147,35 @@ def run_cell(
         ModelError, MetricError, ScheduleError: Something that the cell needs cannot be had.
         ResultError: Something cannot be written.
     """
+    every = range(setting.chunks(cell))
+    with pinned(setting.threads):
+        found = make_chunks(cell, setting, folder, every, check=check, sample=sample)
+        check()
+        return score(cell, setting, folder, found)
+
+
+def make_chunks(
+    cell: Cell,
+    setting: Setting,
+    folder: Path,
+    wanted: range,
+    *,
+    check: Callable[[], None] = lambda: None,
+    sample: bool = True,
+) -> list[Chunk]:
+    """Chunks of a cell by their numbers, without images; those that are missing are made.
+
+    The arguments and what it raises are those of `run_cell`.
+    """
     work = atomic.make_folder(chunks.folder_of(folder, cell.key))
     atomic.clean(work)
+    found: list[Chunk] = []
     with pinned(setting.threads), torch.no_grad():
-        bound, model = setting.bind(), setting.load(cell)
-        extractors = metrics.extractors(bound)
+        extractors, model = metrics.extractors(setting.bind()), setting.load(cell)
         made_with = _made_with(cell, setting, model)
         sampling = Sampling(cell, model, setting.batch, setting.device)
-        found: list[Chunk] = []
-        for index, samples in enumerate(_slices(cell.samples, setting.chunk)):
-            before_chunk()
+        for index in wanted:
+            check()
             chunk = _on_disk(folder, cell, index, made_with, setting, extractors)
             if chunk is None and not sample:
                 raise CellError(
@@ -159,7 +183,8 @@ def run_cell(
                     'so it needs sampling again. "bench run" does that.'
                 )
             if chunk is None:
-                chunk = sampling.chunk(index, samples, extractors)
+                chunk = sampling.chunk(index, _samples(cell, setting, index), extractors)
+                check()
                 assert chunk.images is not None
                 if index == 0:
                     chunks.write_samples(work, chunk.images[:KEPT_SAMPLES])
@@ -167,11 +192,25 @@ def run_cell(
                     chunk = replace(chunk, images=None)
                 chunks.write(work, index, chunk, _stamp(cell, setting, made_with))
             found.append(replace(chunk, images=None))
+    return found
+
+
+def score(cell: Cell, setting: Setting, folder: Path, found: list[Chunk]) -> Result:
+    """Scores a cell from all its chunks, writes its record and clears its work folder.
+
+    Raises:
+        MetricError: Features and reference do not fit.
+        ResultError: Something cannot be written.
+    """
+    work = chunks.folder_of(folder, cell.key)
+    with pinned(setting.threads), torch.no_grad():
+        bound, model = setting.bind(), setting.load(cell)
         seconds = {part: sum(one.seconds[part] for one in found) for part in found[0].seconds}
         spent = sum(seconds.values())
         began = time.perf_counter()
         scores = metrics.score(_joined(found), bound)
         seconds["total"] = spent + time.perf_counter() - began
+        made_with = _made_with(cell, setting, model)
     result = _record(
         cell,
         status="done",
@@ -193,6 +232,19 @@ def run_cell(
     return result
 
 
+def has_chunks(cell: Cell, setting: Setting, folder: Path, wanted: range) -> bool:
+    """Whether these chunks of a cell are finished, by their headers: `make_chunks` reads them."""
+    stamp = _stamp(cell, setting, _made_with(cell, setting, setting.load(cell)))
+    asked = _identities(metrics.extractors(setting.bind()))
+    places = (chunks.folder_of(folder, cell.key), chunks.kept_of(folder, cell.key))
+
+    def usable(place: Path, index: int) -> bool:
+        held = chunks.peek(place, index, stamp)
+        return held is not None and not _lack(*held, setting, asked)
+
+    return all(any(usable(place, index) for place in places) for index in wanted)
+
+
 def images(cell: Cell, setting: Setting, folder: Path) -> Iterator[NDArray[np.uint8]]:
     """The images of a cell, chunk by chunk, from those kept or else by sampling them again.
 
@@ -211,10 +263,10 @@ def images(cell: Cell, setting: Setting, folder: Path) -> Iterator[NDArray[np.ui
         model = setting.load(cell)
         made_with = _made_with(cell, setting, model)
         sampling = Sampling(cell, model, setting.batch, setting.device)
-        for index, samples in enumerate(_slices(cell.samples, setting.chunk)):
+        for index in range(setting.chunks(cell)):
             kept = _on_disk(folder, cell, index, made_with, setting, {})
             if kept is None or kept.images is None:
-                kept = sampling.chunk(index, samples, {})
+                kept = sampling.chunk(index, _samples(cell, setting, index), {})
             assert kept.images is not None
             yield kept.images
 
@@ -278,9 +330,10 @@ def _summary(calls: list[int]) -> Json:
     return {"mean": mean, "min": min(calls), "max": max(calls)}
 
 
-def _slices(samples: int, chunk: int) -> Iterator[range]:
-    for start in range(0, samples, chunk):
-        yield range(start, min(start + chunk, samples))
+def _samples(cell: Cell, setting: Setting, index: int) -> range:
+    """The samples of chunk `index`; the last chunk may have fewer."""
+    start = index * setting.chunk
+    return range(start, min(start + setting.chunk, cell.samples))
 
 
 def _on_disk(
@@ -316,12 +369,10 @@ def _completed(
     Raises:
         ResultError: It lacks images: for such features, or to be kept.
     """
-    if setting.keep == "images" and chunk.images is None:
-        raise ResultError(f"{path} is without images, and the sweep says to keep them.")
-    asked = {name: identity(extractor) for name, extractor in extractors.items()}
-    lacking = [name for name, which in asked.items() if chunk.extractors.get(name) != which]
-    if lacking and chunk.images is None:
-        raise ResultError(f"{path} is without features of {', '.join(lacking)}, and has no images.")
+    asked = _identities(extractors)
+    if lack := _lack(chunk.extractors, chunk.images is not None, setting, asked):
+        raise ResultError(f"{path} is without {lack}.")
+    lacking = _lacking(chunk.extractors, asked)
     features = {name: f for name, f in chunk.features.items() if name not in lacking}
     for name in lacking:
         began = time.perf_counter()
@@ -329,3 +380,23 @@ def _completed(
         features[name] = torch.cat([extractors[name](part).cpu() for part in batches]).numpy()
         chunk.seconds["features"] += time.perf_counter() - began
     return replace(chunk, features={name: features[name] for name in asked}, extractors=asked)
+
+
+def _identities(extractors: Mapping[str, Extractor]) -> dict[str, Identity]:
+    return {name: identity(extractor) for name, extractor in extractors.items()}
+
+
+def _lacking(made: Mapping[str, Identity], asked: Mapping[str, Identity]) -> list[str]:
+    return [name for name, which in asked.items() if made.get(name) != which]
+
+
+def _lack(
+    made: Mapping[str, Identity], images: bool, setting: Setting, asked: Mapping[str, Identity]
+) -> str:
+    """What a chunk lacks that only sampling can give, in words; '' if it can be used."""
+    if images:
+        return ""
+    if setting.keep == "images":
+        return "images, and the sweep says to keep them"
+    lacking = _lacking(made, asked)
+    return f"features of {', '.join(lacking)}, and has no images" if lacking else ""

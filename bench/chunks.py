@@ -1,4 +1,4 @@
-"""Chunks: the unit in which a cell is generated, resumed and, later, split over jobs.
+"""Chunks: the unit in which a cell is generated, resumed and split over jobs.
 
 `results/<sweep>/work/<key>/` holds, while a cell is under way,
 
@@ -10,6 +10,7 @@
     samples.npy       the first images of the cell, uint8 (N, C, H, W); stays for the report
     ledger.jsonl      a line for every chunk computed or refused, for people and tests; stays
     claim             who works on the cell (bench.claim)
+    claim-<slice>     who works on a slice of it, where several jobs share a cell
 
 A chunk is used again only if its stamp is that of the run at hand: same cell, fingerprint, model
 and numerics. Any other chunk is refused with the reason, and computed again. Features that it
@@ -31,6 +32,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +93,11 @@ def path_of(folder: Path, index: int) -> Path:
     return folder / f"chunk-{index:05d}.npz"
 
 
+def slice_claim(index: int | str) -> str:
+    """Name of the claim on slice `index` of a cell in its work folder."""
+    return f"claim-{index}"
+
+
 def finished(folder: Path) -> int:
     """How many chunks of a cell lie in its work folder."""
     return sum(1 for _ in folder.glob("chunk-*.npz"))
@@ -135,6 +142,8 @@ def read(folder: Path, index: int, stamp: Mapping[str, Any]) -> Chunk | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}.") from error
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if sha256(body).digest() != digest:
         raise ResultError(f"{path} is damaged or cut short ({len(data)} bytes).")
@@ -155,13 +164,35 @@ def read(folder: Path, index: int, stamp: Mapping[str, Any]) -> Chunk | None:
         )
 
 
+def peek(
+    folder: Path, index: int, stamp: Mapping[str, Any]
+) -> tuple[Mapping[str, Identity], bool] | None:
+    """The extractors of chunk `index` and whether it has images, by its header alone.
+
+    None if it is not there, cut short, or was made with something else. Other damage is for `read`
+    to find: this is cheap, and says whether there is work left.
+    """
+    try:
+        with path_of(folder, index).open("rb") as file, np.load(file) as arrays:
+            header = json.loads(str(arrays["header"]))
+            if header["format"] != FORMAT or _difference(header["stamp"], stamp):
+                return None
+            return header["extractors"], _IMAGES in arrays.files
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+        return None
+
+
 _FACTS = ("near_constant", "saturated", "bytes")
 
 
 def discard(folder: Path) -> None:
-    """Removes the chunks of a cell that has its record; samples and ledger stay."""
-    for path in folder.glob("chunk-*.npz"):
-        path.unlink(missing_ok=True)
+    """Removes the chunks of a cell that has its record, and claims on slices of it.
+
+    Samples and ledger stay. Who still holds such a claim, after a long pause, stops by itself.
+    """
+    for pattern in ("chunk-*.npz", slice_claim("*")):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def keep(folder: Path, kept: Path) -> None:

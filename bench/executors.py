@@ -10,7 +10,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ import submitit
 import torch
 from submitit.core.utils import FailedJobError, JobPaths
 
-from bench import arrays, atomic, code, process, provenance, scheduler, submissions
+from bench import arrays, atomic, code, process, provenance, results, scheduler, submissions
 from bench.arrays import Array
 from bench.code import Guarded
 from bench.errors import LaunchError
+from bench.jobs import JobSpec, jobs_of_plan
 from bench.submissions import Submission
 from bench.sweep import Launch
 from bench.worker import Job
@@ -34,23 +34,14 @@ _children: list["subprocess.Popen[bytes]"] = []
 """Local jobs of this process that have not been collected; they may outlive it."""
 
 
-@dataclass(frozen=True)
-class JobSpec:
-    """The work of one job: the cells that it looks at."""
-
-    keys: tuple[str, ...]
-
-
-def specs(launch: Launch, keys: Sequence[str]) -> list[JobSpec]:
-    """The jobs for these cells: local workers share all of them, a task of an array has one."""
-    if launch.executor == "local":
-        return [JobSpec(tuple(keys))] * min(launch.workers, len(keys))
-    return [JobSpec((key,)) for key in keys]
+def specs(launch: Launch, folder: Path, keys: Sequence[str]) -> list[JobSpec]:
+    """The jobs for these cells: which looks at what is decided in `bench.jobs`."""
+    return jobs_of_plan(results.read_plan(folder), launch, keys)
 
 
 def describe(folder: Path, spec: JobSpec) -> Job:
     """The one description of a job: the worker loop over some cells of a sweep."""
-    return Job(str(folder), spec.keys)
+    return Job(str(folder), spec.keys, spec.first)
 
 
 def submit(
@@ -108,7 +99,7 @@ def _local(
     launch: Launch, folder: Path, keys: Sequence[str], made_with: Mapping[str, Any]
 ) -> Submission:
     """Workers on this machine, spread over its GPUs if it has any."""
-    jobs = specs(launch, keys)
+    jobs = specs(launch, folder, keys)
     made = Submission.intended("local", folder.name, [job.keys for job in jobs], **made_with)
     submissions.write(folder, made)
     gpus = torch.cuda.device_count() if launch.device != "cpu" else 0
@@ -174,7 +165,7 @@ def _slurm(
                 'the cluster, or set "launch: {executor: local}".'
             )
     groups = arrays.grouped(
-        specs(launch, keys),
+        specs(launch, folder, keys),
         seconds,
         size=scheduler.patiently(scheduler.max_array_size, say),
         minutes=launch.time,

@@ -74,7 +74,8 @@ def write(folder: Path, result: Result, influences: Mapping[str, NDArray[np.floa
     np.savez_compressed(buffer, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
     data = buffer.getvalue()
     path = path_of(folder, result.key)
-    atomic.make_folder(path.parent)
+    with atomic.explained(path.parent):
+        path.parent.mkdir(exist_ok=True)  # a results folder that is gone stays gone
     atomic.write_bytes(path, data + sha256(data).digest())
 
 

@@ -191,7 +191,7 @@ def _start(
             made = executors.submit(
                 sweep.launch,
                 folder,
-                [cell.key for cell in _dearest_first(free)],
+                [cell.key for cell in free],
                 seconds=arrays.expected(plan["cells"], results.read_all(folder).values()),
                 snapshot=snapshot,
                 say=say,
@@ -235,11 +235,6 @@ def _withdraw_unfinished(folder: Path, say: Callable[[str], None]) -> None:
             if scheduler.has("squeue"):
                 scheduler.patiently(partial(scheduler.cancel_named, made.name), say)
             submissions.withdraw(folder, made)
-
-
-def _dearest_first(cells: list[Cell]) -> list[Cell]:
-    """So that no long cell is left at the end."""
-    return sorted(cells, key=lambda cell: -cell.work * cell.samples)
 
 
 def _interrupt(folder: Path) -> str:

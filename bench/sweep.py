@@ -393,6 +393,12 @@ def _launch(document: Document) -> Launch | None:
             f"{document.found(('launch', 'workers'))}; executor: inline is this one process. "
             "Write executor: local for several workers.",
         )
+    if launch.split is not None and launch.pack is not None:
+        document.problem(
+            ("launch", "pack"),
+            f"{document.found(('launch', 'pack'))}, and launch.split is {launch.split}; a job has "
+            "either many cells (pack) or a slice of one (split). Leave one of the two out.",
+        )
     return launch
 
 

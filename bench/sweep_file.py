@@ -85,6 +85,11 @@ class Launch(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description='"cpu", "cuda" or "auto" (cuda where there is one)'
     )
+    split: Natural | None = Field(
+        None,
+        description="a number of slices of a cell that different workers may do, at least 1",
+    )
+    pack: Natural | None = Field(None, description="a number of cells per job, at least 1")
     partition: Text | None = Field(None, description="the name of a SLURM partition")
     account: Text | None = Field(None, description="the name of a SLURM account")
     qos: Text | None = Field(None, description="the name of a SLURM quality of service")
@@ -127,9 +132,8 @@ class Launch(BaseModel):
     )
 
 
-SLURM_ONLY = tuple(
-    name for name in Launch.model_fields if name not in {"executor", "workers", "threads", "device"}
-)
+_ANYWHERE = {"executor", "workers", "threads", "device", "split"}
+SLURM_ONLY = tuple(name for name in Launch.model_fields if name not in _ANYWHERE)
 
 
 class Head(BaseModel):

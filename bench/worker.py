@@ -1,21 +1,25 @@
-"""The one worker loop: take a free cell, compute it, record it, until none is left.
+"""The one worker loop: take a free cell, or a slice of one, compute it, until none is left.
 
 It serves in this process, in a local job and in a task of a SLURM array alike.
 """
 
 import logging
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 
 import submitit
 from submitit.core.utils import UncompletedJobError
 
 from bench import atomic, chunks, results
-from bench.cell import Setting, is_done, record_failure, run_cell
+from bench.cell import Setting, has_chunks, is_done, make_chunks, record_failure, run_cell
 from bench.claim import CLAIM, Claim, claimed
 from bench.errors import BenchError, ResultError
+from bench.jobs import dearest_first, slices
+from bench.numerics import free_memory, is_out_of_memory
 from bench.sweep import Cell
 
 IDLE_CHECKPOINTS = 3
@@ -24,44 +28,46 @@ IDLE_CHECKPOINTS = 3
 log = logging.getLogger(__name__)
 
 
-def worker(folder: Path, keys: Collection[str] | None = None, *, job: str = "") -> int:
+def worker(
+    folder: Path, keys: Collection[str] | None = None, *, job: str = "", first: int = 0
+) -> int:
     """Computes the cells of the plan in `folder` that are neither settled nor claimed.
 
     It looks again after every pass, so a cell whose worker died is taken over. A settled cell is
     done, or failed: whoever wants a failed cell tried again sets its record aside first.
 
+    Where the plan says `split`, it takes slices of cells, whoever has the other ones; whoever finds
+    all chunks of a cell finished scores it.
+
     Args:
         folder: the sweep's results folder, with its plan.
         keys: the cells to look at; all by default.
         job: id of the cluster job, if this is one.
+        first: the slice of a cell that is tried first.
 
     Returns:
-        How many cells were computed, failed ones included.
+        How many cells were settled, failed ones included.
 
     Raises:
         MetricError: Weights or statistics are missing here.
         ResultError: Something cannot be read or written; going on would be in vain.
     """
     plan = results.read_plan(folder)
-    setting = Setting.of(plan)
+    setting, split = Setting.of(plan), plan["launch"].get("split", 1)
     rows = [row["cell"] for row in plan["cells"] if keys is None or row["key"] in keys]
-    waiting = _dearest_first([Cell(**row) for row in rows])
+    waiting = dearest_first(Cell(**row) for row in rows)
+    del plan, rows
     setting.bind()  # what is missing on this machine is no fault of the cells
-    computed = 0
+    atomic.make_folder(folder / "work")
+    hand = _Hand(setting, folder, job, split, first)
+    settled = 0
     while True:
-        waiting = [cell for cell in waiting if not is_settled(cell, setting, folder)]
-        ours = [cell for cell in waiting if _compute(cell, setting, folder, job)]
-        computed += len(ours)
-        if not ours:  # the others have owners that are alive
-            return computed
-
-
-def _dearest_first(cells: list[Cell]) -> list[Cell]:
-    """By cost, so that no long cell is left at the end; model by model, as one is loaded once."""
-    models: dict[str, int] = {}
-    for cell in cells:
-        models.setdefault(str(cell.model), len(models))
-    return sorted(cells, key=lambda cell: (models[str(cell.model)], -cell.work * cell.samples))
+        became = [hand.work_on(cell) for cell in waiting]
+        settled += became.count(_Became.SETTLED)
+        if not {_Became.SETTLED, _Became.ADVANCED} & set(became):
+            return settled  # what is left has owners that are alive
+        left = (_Became.BUSY, _Became.ADVANCED)
+        waiting = [cell for cell, it in zip(waiting, became, strict=True) if it in left]
 
 
 def is_settled(cell: Cell, setting: Setting, folder: Path) -> bool:
@@ -70,40 +76,123 @@ def is_settled(cell: Cell, setting: Setting, folder: Path) -> bool:
     return result is not None and (result.status == "failed" or is_done(cell, result, setting))
 
 
+class _Became(Enum):
+    """What became of a cell while this worker looked at it."""
+
+    NOTHING_TO_DO = auto()
+    BUSY = auto()
+    ADVANCED = auto()
+    SETTLED = auto()
+
+
 class _LostClaim(Exception):
-    """Another worker took the cell over, because this one was silent for too long."""
+    """Another worker took the work over, because this one was silent for too long."""
 
 
-def _compute(cell: Cell, setting: Setting, folder: Path, job: str) -> bool:
-    """Computes a cell and records it, or its failure; False if another worker has it."""
-    work = atomic.make_folder(chunks.folder_of(folder, cell.key))
-    with claimed(work / CLAIM, job) as claim:
-        if claim is None or is_settled(cell, setting, folder):
-            return False
+@dataclass(frozen=True)
+class _Hand:
+    """What a worker does with a cell; the attributes are those of `worker`."""
+
+    setting: Setting
+    folder: Path
+    job: str
+    split: int
+    first: int
+
+    def work_on(self, cell: Cell) -> _Became:
+        """Does of a cell what is free: all of it, or slices and the scoring."""
+        if self._is_settled(cell):
+            return _Became.NOTHING_TO_DO
+        advanced = False
+        if self.split > 1:
+            parts = list(enumerate(slices(self.setting.chunks(cell), self.split)))
+            begin = self.first % len(parts)
+            for index, part in parts[begin:] + parts[:begin]:
+                became = self._slice(cell, index, part)
+                if became is _Became.SETTLED:  # by a failure
+                    return became
+                advanced |= became is _Became.ADVANCED
+            if not all(self._has(cell, part) for _, part in parts):
+                return _Became.ADVANCED if advanced else _Became.BUSY
+        became = self._hold(cell, CLAIM, self._whole)
+        return _Became.ADVANCED if advanced and became is _Became.BUSY else became
+
+    def _whole(self, cell: Cell, check: Callable[[], None]) -> _Became:
+        result = run_cell(cell, self.setting, self.folder, check=check)
+        log.info("%s: done in %.1f s", cell.label, result.seconds["total"])
+        return _Became.SETTLED
+
+    def _slice(self, cell: Cell, index: int, part: range) -> _Became:
+        def make(cell: Cell, check: Callable[[], None]) -> _Became:
+            make_chunks(cell, self.setting, self.folder, part, check=check)
+            log.info("%s: slice %d is finished", cell.label, index)
+            return _Became.ADVANCED
+
+        if self._has(cell, part):
+            return _Became.NOTHING_TO_DO
+        return self._hold(cell, chunks.slice_claim(index), make)
+
+    def _hold(
+        self, cell: Cell, name: str, task: Callable[[Cell, Callable[[], None]], _Became]
+    ) -> _Became:
+        """Does a task under the claim `name`; its failure is recorded as that of the cell."""
+        work = chunks.folder_of(self.folder, cell.key)
+        # Without parents: a results folder that somebody deleted is not to come back half empty.
+        with atomic.explained(work):
+            work.mkdir(exist_ok=True)
+        with atomic.explained(work / name), claimed(work / name, self.job) as claim:
+            if claim is None:
+                return _Became.BUSY
+            if self._is_settled(cell):
+                return _Became.NOTHING_TO_DO
+            try:
+                return task(cell, partial(_check, claim, work))
+            except _LostClaim:
+                log.warning("%s: another worker took it over.", cell.label)
+                return _Became.BUSY
+            except (ResultError, UncompletedJobError):  # a full disk; a job that is being requeued
+                raise
+            except BenchError as error:
+                reason = str(error)
+            except Exception as error:
+                log.exception("%s failed", cell.label)
+                reason = _reason(error, cell)
+            free_memory()  # what the error held on to
+            log.error("%s failed: %s", cell.label, reason)
+            record_failure(cell, self.folder, reason)
+            return _Became.SETTLED
+
+    def _is_settled(self, cell: Cell) -> bool:
+        return is_settled(cell, self.setting, self.folder)
+
+    def _has(self, cell: Cell, part: range) -> bool:
+        """Whether a slice is finished; if that cannot be told, who tries to make it says why."""
         try:
-            result = run_cell(cell, setting, folder, before_chunk=lambda: _check(claim))
-        except _LostClaim:
-            log.warning("%s: another worker took it over.", cell.label)
-            return False
-        except (ResultError, UncompletedJobError):  # a full disk; a job that is being requeued
+            return has_chunks(cell, self.setting, self.folder, part)
+        except (ResultError, UncompletedJobError):
             raise
-        except BenchError as error:
-            reason = str(error)
-        except Exception as error:
-            log.exception("%s failed by a bug", cell.label)
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-        else:
-            log.info("%s: done in %.1f s", cell.label, result.seconds["total"])
-            return True
-        log.error("%s failed: %s", cell.label, reason)
-        record_failure(cell, folder, reason)
-        return True
+        except Exception:
+            log.exception("%s: its chunks cannot be judged", cell.label)
+            return False
 
 
-def _check(claim: Claim) -> None:
+def _check(claim: Claim, work: Path) -> None:
     if claim.lost:
+        with atomic.explained(work):
+            work.stat()  # its claim may be gone with everything else
         raise _LostClaim
+
+
+def _reason(error: Exception, cell: Cell) -> str:
+    """Why a cell failed by something that nobody foresaw, or by want of memory."""
+    text = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        return (
+            f"Cell {cell.short} ({cell.label}): there was not enough memory ({text}). Take a "
+            "smaller batch, or ask for more memory."
+        )
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{text} ({Path(where.filename).name}:{where.lineno})"
 
 
 @dataclass
@@ -113,10 +202,12 @@ class Job:
     Attributes:
         folder: the sweep's results folder.
         keys: the cells to look at; all if None.
+        first: the slice of a cell that is tried first.
     """
 
     folder: str
     keys: tuple[str, ...] | None = None
+    first: int = 0
     _finished: int = 0
     _idle: int = 0
 
@@ -124,7 +215,8 @@ class Job:
         """Runs the loop; returns the message of what stopped it early, or ''."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         try:
-            worker(Path(self.folder), self.keys, job=submitit.JobEnvironment().job_id)
+            job = submitit.JobEnvironment().job_id
+            worker(Path(self.folder), self.keys, job=job, first=self.first)
         except BenchError as error:
             log.error("%s", error)
             return str(error)

@@ -96,6 +96,7 @@ def make_sweep(
     samples: int = 200,
     batch: int = 32,
     chunk: int = 64,
+    seeds: str = "0",
     spoiled: bool = False,
 ) -> Sweep:
     """A sweep of the tiny mixture, with its files in `folder`."""
@@ -107,6 +108,6 @@ def make_sweep(
             write_mixture(model, spoiled=True)
     return sweep.parse(
         f"# Does anything get lost?\nname: tiny\nmodel: {{kind: mixture, name: {model}}}\n"
-        f"samples: {samples}\nseed: 0\nmetrics: [fd_tiny]\nreference: {statistics}\n"
+        f"samples: {samples}\nseed: [{seeds}]\nmetrics: [fd_tiny]\nreference: {statistics}\n"
         f"batch: {batch}\nchunk: {chunk}\ngrid: {grid}\nlaunch: {launch}\n"
     )

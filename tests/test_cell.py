@@ -59,8 +59,8 @@ class Interrupted(Exception):
 
 
 def interrupt_after(count: int) -> Any:
-    """A `before_chunk` that lets `count` chunks pass."""
-    passed = iter(range(count))
+    """A `check` that lets `count` chunks pass: it is asked before each, and before its file."""
+    passed = iter(range(2 * count))
 
     def check() -> None:
         if next(passed, None) is None:
@@ -101,9 +101,9 @@ def test_resumed_cell_has_the_same_bytes_and_computes_nothing_twice(
     whole = run_cell(cell, setting, tmp_path / "whole")
     if chunks_before < 4:
         with pytest.raises(Interrupted):
-            run_cell(cell, setting, tmp_path / "parts", before_chunk=interrupt_after(chunks_before))
+            run_cell(cell, setting, tmp_path / "parts", check=interrupt_after(chunks_before))
     else:  # all chunks there, and no record
-        run_cell(cell, setting, tmp_path / "parts", before_chunk=interrupt_after(4))
+        run_cell(cell, setting, tmp_path / "parts")
         results.path_of(tmp_path / "parts", cell.key).unlink()
     parts = run_cell(cell, setting, tmp_path / "parts")
     assert scores(parts) == scores(whole)
@@ -212,7 +212,7 @@ def test_damaged_chunk_is_computed_again_and_said(
     cell, setting = one_cell(sweep), Setting.of(sweep.plan())
     whole = run_cell(cell, setting, tmp_path / "whole")
     with pytest.raises(Interrupted):
-        run_cell(cell, setting, tmp_path, before_chunk=interrupt_after(3))
+        run_cell(cell, setting, tmp_path, check=interrupt_after(3))
     path = chunks.path_of(chunks.folder_of(tmp_path, cell.key), 1)
     path.write_bytes(path.read_bytes()[:1000])
     assert scores(run_cell(cell, setting, tmp_path)) == scores(whole)
@@ -241,7 +241,7 @@ def test_chunks_of_other_numerics_are_not_used(
     cell, setting = one_cell(sweep), Setting.of(sweep.plan())
     other = replace(setting, **change)
     with pytest.raises(Interrupted):
-        run_cell(cell, setting, tmp_path, before_chunk=interrupt_after(2))
+        run_cell(cell, setting, tmp_path, check=interrupt_after(2))
     result = run_cell(cell, other, tmp_path)
     assert scores(result) == scores(run_cell(cell, other, tmp_path / "whole"))
     assert len(caplog.messages) == 2
@@ -257,6 +257,12 @@ def test_numerics_are_set_and_not_inherited(sweep: Sweep, tmp_path: Path) -> Non
         assert {
             pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
         } == {1}
+        with pinned(3):
+            assert torch.get_num_threads() == 3
+            with pinned(3):
+                pass
+            assert torch.get_num_threads() == 3, "the inner block ends nothing"
+        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     assert scores(run_cell(cell, setting, tmp_path / "two")) == expected
 

@@ -61,10 +61,13 @@ ARROWS: dict[str, set[str]] = {
     "scoring": {"atomic", "errors", "metrics"},
     # where cells run
     "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
-    "worker": {"atomic", "cell", "chunks", "claim", "errors", "results", "sweep"},
+    "jobs": {"cell", "results", "sweep"},
+    "worker": {
+        *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),
+    },
     "executors": {
-        *("arrays", "atomic", "code", "errors", "process", "provenance", "scheduler"),
-        *("submissions", "sweep", "worker"),
+        *("arrays", "atomic", "code", "errors", "jobs", "process", "provenance", "results"),
+        *("scheduler", "submissions", "sweep", "worker"),
     },
     "launch": {
         *("arrays", "atomic", "cancel", "cell", "chunks", "claim", "errors", "executors"),

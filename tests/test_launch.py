@@ -301,6 +301,20 @@ def test_random_kills_lose_nothing_and_double_nothing(tmp_path: Path, kills: int
     assert sweeps >= 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["split", "pack"])
+def test_disturbed_workers_lose_nothing_and_double_nothing(tmp_path: Path, mode: str) -> None:
+    """Kills, pauses longer than claims live, deleted temporary files, chunks cut short."""
+    command = [sys.executable, "-m", "tests.kills", str(tmp_path), "100", "0", mode]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    report: dict[str, Any] = json.loads(run.stdout)
+    counts, _ = report.pop("counts"), report.pop("sweeps")
+    nothing: list[str] = []
+    seen = {"torn": nothing, "twice": nothing, "left": nothing, "different": nothing}
+    assert report == {"made": 100, "cells": 5, **seen}
+    assert all(counts[what] > 0 for what in ("killed", "paused", "deleted", "cut"))
+
+
 def test_rescoring_never_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = replace(fakes.make_sweep(tmp_path), keep="features")
     folder = tmp_path / "r"
@@ -330,11 +344,12 @@ def test_rescoring_never_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert outcome(launch.run(more, folder)) == (4, 1, 0, 0)
 
 
+@pytest.mark.parametrize("split", ["", ", split: 3"], ids=["cells", "slices"])
 def test_local_jobs_give_the_same_bytes(
-    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
 ) -> None:
     monkeypatch.setattr(executors, "Job", fakes.TinyJob)
-    local = fakes.make_sweep(tmp_path, launch="{executor: local, workers: 2}")
+    local = fakes.make_sweep(tmp_path, launch=f"{{executor: local, workers: 2{split}}}")
     out = io.StringIO()
     summary = launch.run(local, tmp_path / "r", console=Console(file=out, width=200))
     assert outcome(summary) == (0, 5, 0, 0)

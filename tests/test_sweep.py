@@ -733,8 +733,9 @@ def test_cells_whose_calls_are_counted() -> None:
 KEYS = "name, model, samples, seed, metrics, reference, batch, chunk, keep, grid, launch"
 MODEL = 'the name of a model, or a mapping like "{kind: diffusers, path: FOLDER}"'
 LAUNCH_KEYS = (
-    "executor, workers, threads, device, partition, account, qos, gres, constraint, nodelist, "
-    "exclude, dependency, mem, cpus, time, array-parallelism, setup, comment, mail, additional"
+    "executor, workers, threads, device, split, pack, partition, account, qos, gres, constraint, "
+    "nodelist, exclude, dependency, mem, cpus, time, array-parallelism, setup, comment, mail, "
+    "additional"
 )
 FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
 
@@ -894,6 +895,23 @@ FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
             None,
             "launch: {executor: local, partition: gpu}",
             "line 7: launch.partition is for executor: slurm; the executor here is local.",
+        ),
+        (
+            None,
+            "launch: {executor: local, pack: 2}",
+            "line 7: launch.pack is for executor: slurm; the executor here is local.",
+        ),
+        (
+            None,
+            "launch: {executor: slurm, pack: 20, split: 4}",
+            "line 7: launch.pack is 20, and launch.split is 4; a job has either many cells (pack) "
+            "or a slice of one (split). Leave one of the two out.",
+        ),
+        (
+            None,
+            "launch: {split: 0}",
+            "line 7: launch.split is 0; expected a number of slices of a cell that different "
+            "workers may do, at least 1.",
         ),
         (
             None,

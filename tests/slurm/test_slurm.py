@@ -130,6 +130,21 @@ def test_array_gives_the_same_bytes_as_this_process(tmp_path: Path, folder: Path
         assert option in options
 
 
+@pytest.mark.parametrize(("key", "tasks"), [("pack: 2", 3), ("split: 2", 10)])
+def test_packs_and_slices_give_the_same_bytes(
+    tmp_path: Path, folder: Path, key: str, tasks: int
+) -> None:
+    sweep = fakes.make_sweep(tmp_path, grid=SHORT, launch=f"{SLURM[:-1]}, {key}}}")
+    summary = launch.run(sweep, folder)
+    assert (summary.computed, summary.failed, summary.missing) == (5, (), ())
+    assert computed_twice(folder) == []
+    assert leftovers(folder) == []
+    assert scores(folder) == undisturbed(tmp_path, SHORT, 200)
+    scripts = (folder / "work" / "logs").glob("*submission*.sh")
+    (options,) = {script.read_text() for script in scripts}
+    assert f"--array=0-{tasks - 1}%" in options
+
+
 def test_requeued_job_goes_on_with_its_chunks(tmp_path: Path, folder: Path) -> None:
     sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
     cell = sweep.cells()[1]
