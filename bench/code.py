@@ -10,8 +10,11 @@ import hashlib
 import logging
 import pickle
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -103,6 +106,7 @@ class Guarded:
             log.error("%s", refusal)
             return refusal
         self._work = pickle.loads(self._bytes)
+        _expect_to_be_requeued()
         return self._work()
 
     def checkpoint(self) -> Any:
@@ -113,6 +117,29 @@ class Guarded:
             return DelayedSubmission(self)
         left = self._work.checkpoint()
         return None if left is None else DelayedSubmission(Guarded(left.function, self._code))
+
+
+def _expect_to_be_requeued() -> None:
+    """Makes a requeue that kills its own command what it is, and not a failure of the cell.
+
+    submitit runs "scontrol requeue" in the handler of a signal, amid the computing; SLURM may end
+    the job, and that command with it, before the command has returned.
+    """
+    from submitit.core.job_environment import JobEnvironment
+    from submitit.core.utils import UncompletedJobError
+
+    number = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
+    requeue = signal.getsignal(number)
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        assert callable(requeue)
+        try:
+            requeue(signum, frame)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            raise UncompletedJobError(f"The job was to be requeued: {error}") from error
+
+    if callable(requeue):  # in a job, not by hand
+        signal.signal(number, handle)
 
 
 def _refusal(expected: str, found: str) -> str:

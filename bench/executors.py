@@ -213,7 +213,10 @@ def _sbatch(
         Away: The controller did not answer, and nothing of the array is in the queue.
     """
     try:
-        return executor.map_array(Guarded.__call__, work)
+        with executor.batch():
+            # Each as what is called: submitit checkpoints and requeues nothing else (map_array
+            # would make it a function with an argument).
+            return [executor.submit(one) for one in work]
     except FailedJobError as error:
         message = str(error).strip().splitlines()[-1]
         if not scheduler.is_away(str(error)):

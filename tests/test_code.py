@@ -3,11 +3,13 @@
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from submitit.core.utils import UncompletedJobError
 
 from bench import code
 from bench.code import Guarded
@@ -94,6 +96,26 @@ def test_guarded_work_refuses_other_code() -> None:
         "0123456789abcdef. It was edited or updated since, so nothing was computed. Submit again "
         "to use the code of now; with --snapshot jobs keep the code of their submission."
     )
+
+
+class Signalled(Counting):
+    """Work in whose midst the job is told to end."""
+
+    def __call__(self) -> str:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return "not requeued"
+
+
+def test_requeue_that_ends_its_own_command_is_no_fault_of_the_work() -> None:
+    def requeue(*_: object) -> None:
+        raise subprocess.CalledProcessError(-15, "scontrol requeue 17_4")
+
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with pytest.raises(UncompletedJobError, match="was to be requeued: "):
+            Guarded(Signalled(), code.digest())()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 @pytest.mark.parametrize("snapshot", [False, True])

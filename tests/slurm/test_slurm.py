@@ -143,6 +143,29 @@ def test_requeued_job_goes_on_with_its_chunks(tmp_path: Path, folder: Path) -> N
     assert scores(folder) == undisturbed(tmp_path, LONG, 640)
 
 
+def test_job_that_is_out_of_time_is_requeued(tmp_path: Path, folder: Path) -> None:
+    """SLURM's warning comes 90 s before the end, so after 30 s here; the rest is a requeue's."""
+    options = SLURM.replace("00:05:00", "00:02:00")
+    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=3840, launch=options)
+    key = sweep.cells()[1].key
+    launch.submit(sweep, folder)
+    (log,) = [
+        Path(job.logs[0])
+        for made in submissions.read_all(folder)
+        for job in made.jobs
+        if key in job.keys
+    ]
+    deadline = time.monotonic() + 120
+    while not log.exists() or "Requeued job" not in log.read_text():
+        assert time.monotonic() < deadline
+        assert states.look(folder, [key]).under_way
+        time.sleep(0.5)
+    assert "this job is timed-out" in log.read_text()
+    assert wait_for_end(folder).counts["done"] == 2
+    assert log.read_text().count("Starting with") >= 2
+    assert computed_twice(folder) == []
+
+
 def test_cancelled_job_is_reported_with_its_log(tmp_path: Path, folder: Path) -> None:
     sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
     cell = sweep.cells()[1]
