@@ -112,7 +112,7 @@ def test_requeue_that_ends_its_own_command_is_no_fault_of_the_work() -> None:
 
     before = signal.signal(signal.SIGUSR2, requeue)
     try:
-        with pytest.raises(UncompletedJobError, match=r"was to be requeued: .*scontrol requeue"):
+        with pytest.raises(UncompletedJobError, match="was to be requeued: "):
             Guarded(Signalled(), code.digest())()
     finally:
         signal.signal(signal.SIGUSR2, before)
