@@ -65,6 +65,25 @@ def cancel(
     return Cancelled(len(stopped), released, _left(jobs, folder))
 
 
+def undo(folder: Path, made: Submission) -> None:
+    """Cancels an array that only its name identifies, waits for its end, releases its claims.
+
+    Raises:
+        LaunchError: SLURM refuses.
+        Away: The controller does not answer.
+    """
+    arrays = scheduler.named(made.name)
+    scheduler.cancel(arrays)
+    began = time.monotonic()
+    while scheduler.named(made.name) and time.monotonic() - began < PATIENCE:
+        time.sleep(POLL)
+    for path in folder.glob(f"work/*/{claim.CLAIM}*") if arrays else ():
+        with suppress(FileNotFoundError):
+            owner, _ = claim.read(path)
+            if owner is not None and owner.job.split("_")[0] in arrays:
+                claim.release(path, owner)
+
+
 def _released(folder: Path, stopped: list[Waiting]) -> int:
     """Waits until these jobs are gone; how many claims they left, which are released."""
     began = time.monotonic()

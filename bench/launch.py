@@ -31,7 +31,7 @@ from bench import (
     states,
     submissions,
 )
-from bench.cancel import cancel
+from bench.cancel import cancel, undo
 from bench.cell import Setting, is_done, run_cell
 from bench.claim import CLAIM, claimed, clock, holder, release
 from bench.errors import CellError, LaunchError
@@ -90,7 +90,7 @@ def run(
     console = console or Console(quiet=True)
     interrupted = None
     cells = sweep.cells()
-    todo: Sequence[Cell] = cells
+    todo: Sequence[Cell] | None = None
     try:
         todo = _start(sweep, folder, snapshot=snapshot, say=console.print).todo
         keys = {cell.key for cell in todo}
@@ -103,6 +103,8 @@ def run(
             progress.show(console, folder, keys)
     except KeyboardInterrupt:
         interrupted = _interrupt(folder)
+    if todo is None:  # interrupted before it was known
+        todo = [cell for cell in cells if results.find(folder, cell.key) is None]
     executors.collect()
     return _summary(cells, todo, folder, interrupted, time.monotonic() - began)
 
@@ -233,7 +235,7 @@ def _withdraw_unfinished(folder: Path, say: Callable[[str], None]) -> None:
     for made in submissions.read_all(folder):
         if made.executor == "slurm" and not made.complete:
             if scheduler.has("squeue"):
-                scheduler.patiently(partial(scheduler.cancel_named, made.name), say)
+                scheduler.patiently(partial(undo, folder, made), say)
             submissions.withdraw(folder, made)
 
 

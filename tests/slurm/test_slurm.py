@@ -333,6 +333,25 @@ def test_job_that_waits_says_why(tmp_path: Path, folder: Path) -> None:
     assert states.look(folder).counts["missing"] == 5
 
 
+def test_launcher_killed_before_the_record_whose_jobs_are_at_work(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
+
+    def killed(*_: object) -> list[Path]:
+        raise SystemExit
+
+    monkeypatch.setattr(executors, "_paths", killed)
+    with pytest.raises(SystemExit):
+        launch.submit(sweep, folder)
+    monkeypatch.undo()
+    wait_for_chunk(folder, sweep.cells()[1].key)
+    (found,) = states.look(folder, [sweep.cells()[1].key]).cells
+    assert found.state == "running", "its claim shows it"
+    assert launch.run(sweep, folder).complete
+    assert computed_twice(folder) == []
+
+
 @pytest.mark.parametrize("snapshot", [False, True])
 def test_package_that_is_edited_while_jobs_are_queued(tmp_path: Path, snapshot: bool) -> None:
     copy, folder = tmp_path / "checkout", tmp_path / "r"
