@@ -81,7 +81,7 @@ class Submission:
     ) -> Self:
         """By this process, for jobs that look at these cells and have no ids yet."""
         now, pid = datetime.now(UTC), os.getpid()
-        made = f"{now:%Y%m%dT%H%M%S}-{uuid4().hex[:6]}"
+        made = f"{now:%Y%m%dT%H%M%S%f}-{uuid4().hex[:6]}"
         return cls(
             id=made,
             executor=executor,

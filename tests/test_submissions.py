@@ -27,6 +27,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert submissions.read_all(tmp_path) == []
 
 
+def test_they_are_read_in_the_order_in_which_they_were_made(tmp_path: Path) -> None:
+    made = [intended(["a"]) for _ in range(5)]
+    for one in reversed(made):
+        submissions.write(tmp_path, one)
+    assert submissions.read_all(tmp_path) == made
+
+
 def test_the_last_submission_of_each_cell() -> None:
     first, second = intended(["a", "b"]), intended(["b"], ["c"])
     assert submissions.latest([first, second]) == {"a": first, "b": second, "c": second}

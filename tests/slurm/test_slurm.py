@@ -182,7 +182,7 @@ def test_job_that_is_out_of_time_is_requeued(tmp_path: Path, folder: Path) -> No
 
 
 def test_cancelled_job_is_reported_with_its_log(tmp_path: Path, folder: Path) -> None:
-    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
+    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=1920, launch=SLURM)
     cell = sweep.cells()[1]
     run = Background(sweep, folder)
     wait_for_chunk(folder, cell.key)
@@ -192,7 +192,7 @@ def test_cancelled_job_is_reported_with_its_log(tmp_path: Path, folder: Path) ->
     assert "CANCELLED" in Path(log).read_text()
     before = chunks.finished(chunks.folder_of(folder, cell.key))
     assert before >= 1
-    assert launch.run(fakes.make_sweep(tmp_path, grid=LONG, samples=640), folder).complete
+    assert launch.run(fakes.make_sweep(tmp_path, grid=LONG, samples=1920), folder).complete
     assert computed_twice(folder) == []
 
 
@@ -257,12 +257,12 @@ def test_launcher_killed_between_sbatch_and_the_record(
 
 
 def test_cancel_then_go_on(tmp_path: Path, folder: Path) -> None:
-    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
+    sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=1920, launch=SLURM)
     cell = sweep.cells()[1]
     launch.submit(sweep, folder)
     wait_for_chunk(folder, cell.key)
     (running,) = [one for one in states.look(folder).cells if one.key == cell.key]
-    assert (running.state, running.of) == ("running", 10)
+    assert (running.state, running.of) == ("running", 30)
     assert running.job in jobs_of(folder)
     done = cancel.cancel(folder)
     assert done.jobs >= 1
