@@ -4,6 +4,7 @@ The metrics are those of a sweep, from the same features by the same code: what 
 images of a cell is what the record of the cell says.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +127,14 @@ def write_folder(folder: Path, parts: Iterator[NDArray[np.uint8]]) -> int:
         raise MetricError(f"{folder} is there already. Choose another folder, or move it away.")
     temporary = atomic.make_folder(atomic.temporary_name(folder))
     count = 0
-    with atomic.explained(folder):
-        for part in parts:
-            for pixels in part.transpose(0, 2, 3, 1):
-                Image.fromarray(pixels).save(temporary / f"{count:06d}.png")
-                count += 1
-        temporary.rename(folder)
+    try:
+        with atomic.explained(folder):
+            for part in parts:
+                for pixels in part.transpose(0, 2, 3, 1):
+                    Image.fromarray(pixels).save(temporary / f"{count:06d}.png")
+                    count += 1
+            temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return count
