@@ -140,7 +140,7 @@ def test_packs_and_slices_give_the_same_bytes(
     assert computed_twice(folder) == []
     assert leftovers(folder) == []
     assert scores(folder) == undisturbed(tmp_path, SHORT, 200)
-    scripts = (folder / "work" / "logs").glob("*submission*.sh")
+    scripts = (folder / "work" / "logs").glob("*/*submission*.sh")
     (options,) = {script.read_text() for script in scripts}
     assert f"--array=0-{tasks - 1}%" in options
 
