@@ -1,6 +1,5 @@
 """Full disks, read-only and vanished folders, at every point where a cell writes something."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from bench.errors import ResultError
 from bench.metrics.registry import METRICS
 from bench.sweep import Sweep
 from tests import fakes
+from tests.disks import small_disk
 from tests.kills import computed_twice, leftovers, scores, torn
 
 POINTS: dict[str, tuple[ModuleType, str]] = {
@@ -45,14 +45,8 @@ def tiny_metric(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 def small(tmp_path: Path, split: int) -> Sweep:

@@ -30,6 +30,7 @@ from bench.submissions import Submission
 from bench.sweep import Cell, Sweep
 from bench.worker import Job, worker
 from tests import fakes
+from tests.disks import small_disk
 from tests.kills import computed_twice, leftovers, scores, torn
 
 ROOT = Path(__file__).parents[1]
@@ -182,12 +183,7 @@ def test_record_of_a_newer_version_stops_the_run(sweep: Sweep, tmp_path: Path) -
 
 
 def test_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
+    with small_disk(tmp_path / "disk", "64k") as disk:
         sweep = fakes.make_sweep(tmp_path, grid="[{sampler: ddim, steps: [3, 4, 5, 6, 7]}]")
         with pytest.raises(ResultError, match="the disk is full"):
             launch.run(sweep, disk / "r")
@@ -198,8 +194,6 @@ def test_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
         assert summary.complete
         assert summary.done_before > 0
         assert computed_twice(disk / "r") == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_cell_that_another_worker_has_is_left_to_it_and_waited_for(

@@ -1,7 +1,5 @@
 """Images of others, and images for others: what the commands do, without the commands."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from bench.metrics.image_files import open_images
 from bench.metrics.reference import from_images
 from bench.metrics.registry import METRICS, bind
 from tests import fakes
+from tests.disks import small_disk
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (150, 3, 4, 4), dtype=np.uint8)
 
@@ -27,14 +26,8 @@ def parts() -> Iterator[NDArray[np.uint8]]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 32 kB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk(tmp_path / "disk", "32k") as place:
+        yield place
 
 
 @pytest.mark.parametrize("form", ["npz", "folder"])
