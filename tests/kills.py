@@ -18,6 +18,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
@@ -166,15 +167,19 @@ class Disturbed:
     def run(self, count: int) -> int:
         """Runs the sweep to its end under at most `count` disturbances; returns how many."""
         made, due = 0, time.monotonic() + self._pause()
-        while not self._complete() or self._alive:
-            for index in self._specs.keys() - self._alive.values():
-                if not self._complete():
-                    self._start(index)
-            if made < count and time.monotonic() > due and not self._complete():
-                made += self._disturb()
-                due = time.monotonic() + self._pause()
-            self._look_after()
-            time.sleep(0.01)
+        try:
+            while not self._complete() or self._alive:
+                for index in self._specs.keys() - self._alive.values():
+                    if not self._complete():
+                        self._start(index)
+                if made < count and time.monotonic() > due and not self._complete():
+                    made += self._disturb()
+                    due = time.monotonic() + self._pause()
+                self._look_after()
+                time.sleep(0.01)
+        finally:
+            for pid in self._alive:  # a paused one would hold on to this process's output for ever
+                os.kill(pid, signal.SIGKILL)
         return made
 
     def path_of(self, key: str, index: int) -> Path:
@@ -203,6 +208,8 @@ class Disturbed:
         except ResultError:
             status = STOPPED
         finally:
+            if status == 1:
+                traceback.print_exc()
             os._exit(status)
 
     def _look_after(self) -> None:
@@ -249,7 +256,8 @@ class Disturbed:
                     if found:
                         path = self._chance.choice(found)
                         self.cut.add((path.parent.name, int(path.stem.removeprefix("chunk-"))))
-                        os.truncate(path, self._chance.randrange(path.stat().st_size))
+                        size = path.stat().st_size  # 0 if it was cut to nothing before
+                        os.truncate(path, self._chance.randrange(size) if size else 0)
         happened = bool(found) or (what == "killed" and self._alive) or (what == "paused" and awake)
         self.counts[what] += bool(happened)
         return int(bool(happened))
