@@ -27,6 +27,7 @@ class Model:
         dtype: arithmetic of the model, "float32" or "bfloat16"; samples stay in float32.
         notes: what a reader of the record should know (target of the network, use of time).
         exact_draw: exact draws of the model's own distribution, where it has them.
+        network: what `pair` calls, where that can be compiled.
     """
 
     pair: Callable[[Tensor, Point], Pair]
@@ -36,6 +37,7 @@ class Model:
     dtype: str = "float32"
     notes: Mapping[str, str] = field(default_factory=dict)
     exact_draw: Callable[[Noise], Tensor] | None = None
+    network: torch.nn.Module | None = None
 
     def denoiser(self) -> Denoiser:
         """A denoiser whose counter stands at 0."""
