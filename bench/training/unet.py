@@ -205,10 +205,11 @@ class _Run:
         """
         began = perf_counter()
         self.net.train()
-        while self.step < stop:
-            self._losses += self._one()
-            self.step += 1
-            self._since += 1
+        with torch.backends.cudnn.flags(benchmark=True):
+            while self.step < stop:
+                self._losses += self._one()
+                self.step += 1
+                self._since += 1
         if not self._losses.isfinite():
             raise TrainingError(
                 f"The loss is no finite number any more by step {self.step}. Take a smaller rate "
