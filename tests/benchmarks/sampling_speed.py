@@ -129,7 +129,7 @@ def compare(given: argparse.Namespace) -> int:
     faster = statistics.median(one["theirs"] / one["ours"] for one in rounds)
     own = statistics.median(1 - one["bare"] / one["ours"] for one in rounds)
     print(f"{best['ours']:.1f} images/s against {best['theirs']:.1f} of DDIMPipeline: {faster:.2f}")
-    share = f"our own share {own:.2%} (at most {allowed:.0%})"
+    share = f"our own share {own:.2%} (at most {OWN[given.device]:.0%})"
     print(f"bare network {best['bare']:.1f}: {share}")
 
     counts = [given.images * k for k in (1, 2, 4)]
