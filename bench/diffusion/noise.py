@@ -84,18 +84,20 @@ def _on_device(
 ) -> Tensor:
     """The same on the device itself: a copy of the bits would wait for the work before it."""
     counter = torch.from_numpy(np.array([seed, draw, *samples], dtype=np.uint64).view(np.int64))
-    return _compiled()(counter.to(device), pairs, precision)
+    blocks = torch.arange(1, -(-pairs // 4) + 1, device=device)
+    return _compiled()(counter.to(device), blocks, pairs, precision)
 
 
 @cache
-def _compiled() -> Callable[[Tensor, int, torch.dtype], Tensor]:
+def _compiled() -> Callable[[Tensor, Tensor, int, torch.dtype], Tensor]:
     # Hundreds of small operations: each by itself would be launched for longer than it runs.
     return torch.compile(_of_counter)
 
 
-def _of_counter(counter: Tensor, pairs: int, precision: torch.dtype) -> Tensor:
+def _of_counter(counter: Tensor, blocks: Tensor, pairs: int, precision: torch.dtype) -> Tensor:
     """Normals (B, 2 * pairs) of int64 (seed, draw, sample of each row)."""
-    bits = philox.words(counter[0], counter[1], counter[2:], pairs).view(torch.int32)
+    words = philox.words(counter[0], counter[1], counter[2:], blocks)[:, :pairs]
+    bits = words.contiguous().view(torch.int32)
     normals = torch.empty(bits.shape, device=bits.device, dtype=precision)
     _box_muller(bits, normals)
     return normals

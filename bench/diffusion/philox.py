@@ -12,29 +12,27 @@ _ROUNDS = 10
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _LOW = 0xFFFFFFFF
-_LANES = 4
 
 
-def words(key: Tensor, draw: Tensor, samples: Tensor, count: int) -> Tensor:
-    """The first `count` words of the stream of each sample: those of `numpy.random.Philox`.
+def words(key: Tensor, draw: Tensor, samples: Tensor, blocks: Tensor) -> Tensor:
+    """Words of the stream of each sample: those of `numpy.random.Philox`.
 
     Args:
         key: int64 (), the bits of the first word of numpy's key; the second is 0.
         draw: int64 (), those of the second word of the counter.
         samples: int64 (B,), those of the third, on the device where to compute.
-        count: words of a sample.
+        blocks: int64 (n,), which blocks of four words; the first is number 1, because numpy
+            counts up before it makes one.
 
     Returns:
-        int64 (B, count), the bits of unsigned words.
+        int64 (B, 4 n), the bits of unsigned words.
     """
-    blocks = -(-count // _LANES)
-    # numpy counts up before it makes a block, so the first is number 1.
-    block = torch.arange(1, blocks + 1, device=samples.device)
+    shape = len(samples), len(blocks)
     lanes = [
-        block.expand(len(samples), -1),
-        draw.expand(len(samples), blocks),
-        samples[:, None].expand(-1, blocks),
-        torch.zeros_like(block).expand(len(samples), -1),
+        blocks.expand(shape),
+        draw.expand(shape),
+        samples[:, None].expand(shape),
+        torch.zeros_like(blocks).expand(shape),
     ]
     key0, key1 = key, torch.zeros_like(key)
     for _ in range(_ROUNDS):
@@ -42,7 +40,7 @@ def words(key: Tensor, draw: Tensor, samples: Tensor, count: int) -> Tensor:
         high1, low1 = _product(_MULTIPLIERS[1], lanes[2])
         lanes = [high1 ^ lanes[1] ^ key0, low1, high0 ^ lanes[3] ^ key1, low0]
         key0, key1 = key0 + _signed(_WEYL[0]), key1 + _signed(_WEYL[1])
-    return torch.stack(lanes, dim=-1).flatten(1)[:, :count]
+    return torch.stack(lanes, dim=-1).flatten(1)
 
 
 def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:

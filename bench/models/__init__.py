@@ -27,9 +27,7 @@ _FILES = {
     "consistency": consistency.files,
     "diffusers": diffusers.files,
 }
-NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED} | {
-    name: {"kind": "diffusers", "path": name} for name in diffusers.SHIPPED
-}
+NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
 
 
 def describe(model: str | Mapping[str, Any]) -> ModelSpec:

@@ -45,8 +45,11 @@ from bench.training.inputs import Labelled, read_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
+Batch = tuple[Tensor, Tensor, Tensor]  # noisy images, times, the noise in them
+
 _CHECKED = 100  # steps until the loss is next known to be finite; to know it waits for the device
 _KEPT = 300.0  # seconds of training that a kill may cost at most, and a few steps
+_AT_ONCE = 500  # images for the progress in a batch
 _SAMPLER = ("dpm-solver++", "logsnr", 10)  # what images for the progress are made with
 
 
@@ -54,15 +57,15 @@ _SAMPLER = ("dpm-solver++", "logsnr", 10)  # what images for the progress are ma
 class Recipe:
     """What determines the weights, beside the data and the machine's arithmetic."""
 
-    images: int = 7_000_000  # seen in training
+    images: int = 2_000_000  # seen in training
     batch: int = 256
     seed: int = 0
-    channels: tuple[int, ...] = (64, 128, 192)  # at 32, 16 and 8 pixels; attention at 16
-    layers: int = 2  # residual blocks a resolution on the way down, one more on the way up
-    rate: float = 6e-4
-    warmup: int = 1000  # steps
-    falling: float = 0.35  # the share of the steps in which the rate falls
-    mean: float = 0.9995  # decay of the mean of the weights
+    channels: tuple[int, ...] = (64, 128, 256)  # at 32, 16 and 8 pixels; attention at 16
+    layers: int = 1  # residual blocks a resolution on the way down, one more on the way up
+    rate: float = 8e-4
+    warmup: int = 500  # steps
+    falling: float = 0.4  # the share of the steps in which the rate falls
+    mean: float = 0.999  # decay of the mean of the weights
     clip: float = 1.0  # the largest norm of a gradient
     dtype: str = "bfloat16"  # of matrix products
 
@@ -164,9 +167,13 @@ class _Run:
         self.net = recipe.network().to(device)
         self.mean = recipe.network().to(device)
         self.mean.eval().requires_grad_(False)
-        self._adam = torch.optim.Adam(self.net.parameters(), fused=True)
-        self.step, self.seconds = 0, 0.0
-        self._losses, self._since = torch.zeros((), device=device), 0  # since the last look
+        # Tensors, because a recorded step reads them where they lie.
+        self._rate, self._weight, self._losses = torch.zeros(3, device=device).unbind()
+        self._adam = torch.optim.Adam(
+            self.net.parameters(), lr=self._rate, fused=True, capturable=device == "cuda"
+        )
+        self._played: Callable[[Batch], None] | None = None
+        self.step, self.seconds, self._since = 0, 0.0, 0
         self.curve: list[dict[str, float]] = []
         schedule = vp_linear()
         points = [schedule.at(t=float(t)) for t in range(schedule.num_train)]
@@ -192,10 +199,12 @@ class _Run:
     def load(self, state: dict[str, Any]) -> None:
         """Goes back to where a checkpoint was written."""
         self.step, self.curve, self.seconds = state["step"], state["curve"], state["seconds"]
-        self._losses, self._since = state["losses"].to(self._device), state["since"]
+        self._losses.copy_(state["losses"])
+        self._since = state["since"]
         self.net.load_state_dict(state["net"])
         self.mean.load_state_dict(state["mean"])
         self._adam.load_state_dict(state["adam"])
+        self._adam.param_groups[0]["lr"] = self._rate
 
     def until(self, stop: int) -> None:
         """Trains up to a step.
@@ -205,9 +214,9 @@ class _Run:
         """
         began = perf_counter()
         self.net.train()
-        with torch.backends.cudnn.flags(benchmark=True):
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
             while self.step < stop:
-                self._losses += self._one()
+                self._one()
                 self.step += 1
                 self._since += 1
         if not self._losses.isfinite():
@@ -239,32 +248,86 @@ class _Run:
             self.seconds / self.step * (self.recipe.steps - self.step) / 60,
         )
 
-    def _one(self) -> Tensor:
-        """One optimiser step; its loss, on the device."""
-        recipe = self.recipe
-        index = torch.from_numpy(self._order.batch(self.step)).to(self._device)
-        random = torch.Generator(self._device).manual_seed(recipe.seed * 2**32 + self.step)
+    def _one(self) -> None:
+        """One optimiser step."""
+        self._rate.fill_(self.recipe.rate_at(self.step))
+        # The mean of a few steps is the mean of a start; so it looks back less far at first.
+        self._weight.fill_(1 - min(self.recipe.mean, (1 + self.step) / (10 + self.step)))
+        batch = self._batch()
+        if self._device == "cpu":
+            self._update(batch)
+            return
+        if self._played is None:
+            self._played = self._recorded(batch)
+        self._played(batch)
+
+    def _batch(self) -> Batch:
+        """What the network sees at this step: a function of (seed, step)."""
+        device, steps = self._device, len(self._alpha)
+        index = torch.from_numpy(self._order.batch(self.step)).to(device)
+        random = torch.Generator(device).manual_seed(self.recipe.seed * 2**32 + self.step)
         x0 = self._images[index].to(memory_format=torch.channels_last) / 127.5 - 1
-        mirrored = torch.rand(len(x0), 1, 1, 1, generator=random, device=self._device) < 0.5
+        mirrored = torch.rand(len(x0), 1, 1, 1, generator=random, device=device) < 0.5
         x0 = torch.where(mirrored, x0.flip(3), x0)
-        part = torch.arange(len(x0), device=self._device) / len(x0)
-        first = torch.rand(1, generator=random, device=self._device)
-        time = ((part + first) % 1 * len(self._alpha)).long().clamp_(max=len(self._alpha) - 1)
-        eps = torch.randn(x0.shape, generator=random, device=self._device)
+        part = torch.arange(len(x0), device=device) / len(x0)
+        first = torch.rand(1, generator=random, device=device)
+        time = ((part + first) % 1 * steps).long().clamp_(max=steps - 1)
+        eps = torch.randn(x0.shape, generator=random, device=device)
         alpha, sigma = (table[time].view(-1, 1, 1, 1) for table in (self._alpha, self._sigma))
-        with _autocast(recipe, self._device):
-            predicted = self.net(alpha * x0 + sigma * eps, time, return_dict=False)[0]
+        return alpha * x0 + sigma * eps, time, eps
+
+    def _update(self, batch: Batch) -> None:
+        """Changes the weights, their mean and the sum of the losses."""
+        x, time, eps = batch
+        self._adam.zero_grad()
+        with _autocast(self.recipe, self._device):
+            predicted = self.net(x, time, return_dict=False)[0]
         loss = F.mse_loss(predicted.float(), eps)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.net.parameters(), recipe.clip)
-        self._adam.param_groups[0]["lr"] = recipe.rate_at(self.step)
+        nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
         self._adam.step()
-        self._adam.zero_grad()
-        # The mean of a few steps is the mean of a start; so it looks back less far at first.
-        decay = min(recipe.mean, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_([*self.mean.parameters()], [*self.net.parameters()], 1 - decay)
-        return loss.detach()
+            self._losses += loss
+            mean: list[Tensor] = [*self.mean.parameters()]
+            change = [*torch._foreach_sub([*self.net.parameters()], mean)]
+            torch._foreach_mul_(change, self._weight)
+            torch._foreach_add_(mean, change)
+
+    def _recorded(self, batch: Batch) -> Callable[[Batch], None]:
+        """`_update` as one CUDA graph: its thousand kernels are launched at once.
+
+        Three steps are run to have everything allocated and tuned, and undone.
+        """
+        before = {name: part.clone() for name, part in self._tensors().items()}
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self._update(batch)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._adam.zero_grad()
+        graph = torch.cuda.CUDAGraph()
+        inputs = (batch[0].clone(), batch[1].clone(), batch[2].clone())
+        with torch.cuda.graph(graph):
+            self._update(inputs)
+        for name, part in self._tensors().items():
+            part.copy_(before[name]) if name in before else part.zero_()
+
+        def play(batch: Batch) -> None:
+            for place, part in zip(inputs, batch, strict=True):
+                place.copy_(part)
+            graph.replay()
+
+        return play
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Everything that a step changes, by a name; Adam's exist from its first step on."""
+        found = {"losses": self._losses}
+        for prefix, net in (("net.", self.net), ("mean.", self.mean)):
+            found |= {prefix + name: part for name, part in net.state_dict().items()}
+        for i, parameter in enumerate(self.net.parameters()):
+            found |= {f"adam.{i}.{key}": part for key, part in self._adam.state[parameter].items()}
+        return found
 
 
 class _Order:
@@ -287,7 +350,8 @@ class _Order:
 def _autocast(recipe: Recipe, device: str) -> torch.autocast:
     """Matrix products in the recipe's dtype."""
     narrow = recipe.dtype != "float32"
-    return torch.autocast(device, getattr(torch, recipe.dtype), enabled=narrow)
+    # Without its cache: a recorded step must narrow the weights anew each time.
+    return torch.autocast(device, getattr(torch, recipe.dtype), enabled=narrow, cache_enabled=False)
 
 
 def _scorer(
@@ -308,7 +372,7 @@ def _scorer(
     @torch.no_grad()
     def score() -> tuple[float, float]:
         features = []
-        for rows in np.array_split(np.arange(count), -(-count // recipe.batch)):
+        for rows in np.array_split(np.arange(count), -(-count // _AT_ONCE)):
             noise = Noise(recipe.seed, rows.tolist(), (3, 32, 32), device=device)
             denoise = Denoiser(from_network(predict, "eps"))
             x = samplers.sample(
