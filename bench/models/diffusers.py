@@ -32,7 +32,7 @@ from huggingface_hub.file_download import repo_folder_name
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.diffusion.denoiser import Parametrisation, from_network
+from bench.diffusion.denoiser import Parametrisation, each, each_rounded, from_network
 from bench.diffusion.schedule import NoiseSchedule, Point, vp_from_betas
 from bench.errors import ModelError, ScheduleError, nearest
 from bench.models.base import Model, ModelFiles, ModelSpec, one_of, only_keys
@@ -105,8 +105,7 @@ class DiffusersSpec(ModelSpec):
 
         @torch.no_grad()
         def predict(x: Tensor, point: Point) -> Tensor:
-            # Made on the host: `time` is one number, not a tensor of the batch.
-            time = torch.tensor(round(point.t) if rounded else point.t, device=x.device)
+            time = each_rounded(point.t, x) if rounded else each(point.t, x)
             stacked = x.to(dtype, memory_format=torch.channels_last)
             output: Tensor = network(stacked, time, return_dict=False)[0]
             return output[:, :channels].to(x.dtype, memory_format=torch.contiguous_format)

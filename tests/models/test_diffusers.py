@@ -9,6 +9,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
+from bench.diffusion.denoiser import per_sample
 from bench.errors import ModelError
 from bench.models import Model, describe
 
@@ -154,6 +155,19 @@ def test_learned_embedding_means_rounded_time(tmp_path: Path) -> None:
     assert x0.isfinite().all()
     with pytest.raises(ModelError, match="learned an embedding per index"):
         load(folder, time="real")
+
+
+@pytest.mark.parametrize("time", ["real", "rounded"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_image_may_have_its_own_noise_level(tmp_path: Path, time: str, dtype: str) -> None:
+    """As samplers that choose their own steps ask for it."""
+    model = load(write_folder(tmp_path), time=time, dtype=dtype)
+    x, points = images(), [model.schedule.at(t=t) for t in (100.3, 600.7)]
+    together = model.denoiser()(x, per_sample(points, x))
+    for i, point in enumerate(points):
+        alone = model.denoiser()(x, point)
+        for part, whole in zip(together, alone, strict=True):
+            torch.testing.assert_close(part[i], whole[i], rtol=1e-4, atol=1e-4)
 
 
 def test_learned_variance_is_left_aside(tmp_path: Path) -> None:
