@@ -10,10 +10,10 @@ import pytest
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from bench import catalogue
+from bench import catalogue, models
 from bench.diffusion.schedule import SCHEDULES
 from bench.diffusion.spacing import SPACINGS
-from bench.errors import SweepError
+from bench.errors import ModelError, SweepError
 from bench.presets import PRESETS
 from bench.samplers import REGISTRY
 from bench.samplers.registry import sampler
@@ -109,6 +109,18 @@ Parameters:
 
 A paragraph on how."""
     )
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+def test_the_keys_of_a_kind_of_model_are_those_that_it_takes(kind: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        models.describe({"kind": kind, "no such key": 1})
+    shown = catalogue.find("models", kind)
+    names = [parameter["name"] for parameter in shown["parameters"]]
+    assert str(caught.value).endswith(f" Known are: {', '.join(['kind', *names])}.")
+    assert list(shown["keys"]) == [key for key in ["kind", *names] if key in shown["keys"]]
+    assert shown["keys"]["kind"] == kind
+    assert f"  {names[-1]}: " in catalogue.page(shown)
 
 
 @pytest.mark.usefixtures("wavering")

@@ -18,7 +18,17 @@ from bench.errors import ModelError, nearest
 from bench.models import consistency, diffusers, edm, exact, function
 from bench.models.base import Model, ModelFiles, ModelSpec
 
-__all__ = ["KINDS", "NAMES", "Model", "ModelFiles", "ModelSpec", "describe", "files", "load"]
+__all__ = [
+    "KEYS",
+    "KINDS",
+    "NAMES",
+    "Model",
+    "ModelFiles",
+    "ModelSpec",
+    "describe",
+    "files",
+    "load",
+]
 
 KINDS = {
     "mixture": exact.describe,
@@ -33,6 +43,13 @@ _FILES = {
     "diffusers": diffusers.files,
     "edm": edm.files,
     "torch": function.files,
+}
+KEYS = {
+    "mixture": exact.KEYS,
+    "consistency": consistency.KEYS,
+    "diffusers": diffusers.KEYS,
+    "edm": edm.KEYS,
+    "torch": function.KEYS,
 }
 NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
 

@@ -1,7 +1,7 @@
 """What every kind of model gives: a cheap description, and the loaded thing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -95,12 +95,13 @@ class ModelFiles:
     download: Callable[[], object] | None = None
 
 
-def only_keys(description: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuse keys other than `known`.
+def only_keys(description: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuse keys other than `kind` and `keys`.
 
     Raises:
         ModelError: naming the first such key, the nearest and all known ones.
     """
+    known = ("kind", *keys)
     for key in description:
         if key not in known:
             raise ModelError(

@@ -46,8 +46,16 @@ from bench.models.base import Model, ModelFiles, ModelSpec, one_of, only_keys
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TARGETS: dict[str, Parametrisation] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-KEYS = ("kind", "path", "dtype", "time", "schedule")
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "trained_betas")
+
+KEYS = {
+    "path": "a folder of this machine, or a hub name like google/ddpm-cifar10-32",
+    "dtype": f"{' or '.join(DTYPES)}; default float32",
+    "time": "real (the grid's own t) or rounded (to the nearest trained index); default real, "
+    "rounded where the network learned an embedding per index",
+    "schedule": "no choice: where it is given, it is held against that of the folder",
+}
+"""The keys of a model of this kind, with what is expected of each."""
 
 # In the order of preference, which is diffusers' own.
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")

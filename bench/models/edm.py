@@ -34,7 +34,13 @@ from bench.models.base import (
 from bench.models.edm_pickle import Facts
 
 DTYPES = ("float32", "float16")
-KEYS = ("kind", "path", "trust", "schedule", "dtype")
+KEYS = {
+    "path": "a .pkl file of this machine",
+    "trust": "true: the file may run its code",
+    "schedule": "one within the network's range; default edm, which is that range",
+    "dtype": "float32, or float16 on a GPU for networks saved with use_fp16; default float32",
+}
+"""The keys of a model of this kind, with what is expected of each."""
 
 # Table 1 of arXiv:2206.00364; a network may know less, or say that it knows all.
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0

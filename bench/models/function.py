@@ -43,15 +43,24 @@ from bench.models.base import (
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TARGETS: tuple[Parametrisation, ...] = get_args(Parametrisation)
 TIMES = {
-    "real": "the schedule's own t: an index, on edm sigma, on flow a number from 0 to 1",
+    "real": "the schedule's own t: an index, on edm sigma, on flow from 0 to 1",
     "rounded": "the nearest trained index, int64",
-    "unit": "(t + 1) / T of an index t: 1 at the noisiest, 0 at the clean image",
-    "sigma": "the noise level sigma / alpha",
+    "unit": "(t + 1) / T of an index t",
+    "sigma": "the level sigma / alpha",
     "lambda": "log(alpha / sigma)",
 }
 """What a network may be told of the noise level, with its meaning; float32 but for `rounded`."""
 
-KEYS = ("kind", "path", "target", "schedule", "time", "shape", "dtype")
+KEYS = {
+    "path": "module:function; called without arguments, it gives the network",
+    "target": f"what the network predicts: {' or '.join(TARGETS)}",
+    "schedule": "any schedule, by its name or with settings, as in {name: vp-linear, T: 400}",
+    "time": "what the network is told of the noise level: "
+    + "; ".join(f"{name} ({meaning})" for name, meaning in TIMES.items()),
+    "shape": "[3, height, width] of an image",
+    "dtype": f"{' or '.join(DTYPES)}; default float32",
+}
+"""The keys of a model of this kind, with what is expected of each."""
 
 
 @dataclass(frozen=True)
