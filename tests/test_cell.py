@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +266,136 @@ def test_numerics_are_set_and_not_inherited(sweep: Sweep, tmp_path: Path) -> Non
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     assert scores(run_cell(cell, setting, tmp_path / "two")) == expected
+
+
+def halvings(folder: Path, cell: Cell) -> list[int]:
+    return [entry["batch"] for entry in ledger(folder, cell) if entry["event"] == "halved"]
+
+
+@pytest.mark.parametrize(
+    ("most", "batch", "chunk", "tried"),
+    [
+        (32, 32, 64, []),
+        (31, 32, 64, [16]),
+        (10, 32, 64, [16, 8]),
+        (1, 32, 64, [16, 8, 4, 2, 1]),
+        (10, 25, 75, [5]),  # what divides a chunk
+        (150, 500, 500, [100]),  # of 200 images no batch is larger
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    batch: int,
+    chunk: int,
+    tried: list[int],
+) -> None:
+    cell = one_cell(sweep := fakes.make_sweep(tmp_path, batch=batch, chunk=chunk))
+    setting, used = Setting.of(sweep.plan()), (tried or [batch])[-1]
+    expected = run_cell(cell, replace(setting, batch=used), tmp_path / "at once")
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(Setting.load, most))
+    result = run_cell(cell, setting, tmp_path / "halved")
+    assert halvings(tmp_path / "halved", cell) == tried
+    assert result.provenance["numerics"] == expected.provenance["numerics"]
+    assert result.provenance["numerics"]["batch"] == used
+    assert scores(result) == scores(expected)
+    kept = [chunks.folder_of(tmp_path / name, cell.key) for name in ("at once", "halved")]
+    assert (kept[0] / "samples.npy").read_bytes() == (kept[1] / "samples.npy").read_bytes()
+    assert is_done(cell, result, setting)
+
+
+@pytest.mark.parametrize("most", [10, 1000], ids=["same machine", "larger machine"])
+def test_a_halved_cell_goes_on_with_its_batch(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    cell, setting, real = one_cell(sweep), Setting.of(sweep.plan()), Setting.load
+    expected = run_cell(cell, replace(setting, batch=8), tmp_path / "at once")
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, 10))
+    with pytest.raises(Interrupted):
+        # Before 32 and 16 images fail, and twice around each of two chunks.
+        run_cell(cell, setting, tmp_path, check=interrupt_after(3))
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, most))
+    assert cells.has_chunks(cell, setting, tmp_path, range(2))
+    result = run_cell(cell, setting, tmp_path)
+    assert scores(result) == scores(expected)
+    assert result.provenance["numerics"]["batch"] == 8
+    assert [e["chunk"] for e in ledger(tmp_path, cell) if e["event"] == "computed"] == [0, 1, 2, 3]
+    images = np.concatenate(list(cells.images(cell, setting, tmp_path)))
+    samples = np.load(chunks.folder_of(tmp_path, cell.key) / chunks.SAMPLES)
+    assert (images[:64] == samples).all()
+
+
+def test_a_cell_with_chunks_keeps_its_batch(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    with pytest.raises(Interrupted):
+        run_cell(cell, setting, tmp_path, check=interrupt_after(1))
+    real = Setting.load
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, 10))
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, setting, tmp_path)
+    assert str(caught.value) == (
+        f"Cell {cell.short} ({cell.label}): there was not enough memory for a batch of 32 "
+        "(OutOfMemoryError: no room for 32 images), and 1 of its 4 chunks are of such batches "
+        "already, so that it cannot be halved. Ask for more memory, or write a smaller batch in "
+        "the sweep, which begins the cell anew."
+    )
+    assert halvings(tmp_path, cell) == []
+    result = run_cell(cell, replace(setting, batch=8), tmp_path)
+    assert result.provenance["numerics"]["batch"] == 8
+
+
+def test_no_room_for_a_single_image(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(Setting.load, 0))
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, setting, tmp_path)
+    assert str(caught.value) == (
+        f"Cell {cell.short} ({cell.label}): there was not enough memory for a single image "
+        "(OutOfMemoryError: no room for 1 images). Ask for more memory, or take a smaller model or "
+        "dtype."
+    )
+    assert halvings(tmp_path, cell) == [16, 8, 4, 2, 1]
+
+
+def test_another_batch_in_the_sweep_ends_the_halved_one(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting, real = one_cell(sweep), Setting.of(sweep.plan()), Setting.load
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, 10))
+    run_cell(cell, setting, tmp_path)
+    monkeypatch.setattr(Setting, "load", real)
+    results.path_of(tmp_path, cell.key).unlink()
+    again = run_cell(cell, replace(setting, batch=64), tmp_path)
+    assert again.provenance["numerics"]["batch"] == 64
+
+
+def test_kept_chunks_of_a_halved_cell_serve_without_its_work_folder(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more_metrics(monkeypatch)
+    cell, setting = one_cell(sweep), replace(Setting.of(sweep.plan()), keep="features")
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(Setting.load, 10))
+    first = run_cell(cell, setting, tmp_path)
+    shutil.rmtree(tmp_path / "work")
+    monkeypatch.setattr(Sampling, "chunk", never)
+    result = run_cell(cell, replace(setting, metrics=("fd_tiny", "cs_tiny")), tmp_path)
+    assert result.metrics["fd_tiny"] == first.metrics["fd_tiny"]
+    assert result.provenance["numerics"]["batch"] == 8
+
+
+@pytest.mark.parametrize("text", ["", "{}", "8", '{"batch": 8}'])
+def test_a_note_of_a_batch_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    folder = chunks.folder_of(tmp_path, "key")
+    folder.mkdir(parents=True)
+    (folder / chunks.BATCH).write_text(text)
+    assert chunks.batch_of(tmp_path, "key", 32) == 32
+    chunks.note_batch(folder, 8, 32)
+    assert chunks.batch_of(tmp_path, "key", 32) == 8
 
 
 def test_images_that_are_not_finite(tmp_path: Path) -> None:
