@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bench import atomic, chunks, influences, models, provenance, results
 from bench.chunks import Chunk, Identity
-from bench.errors import CellError, ResultError
+from bench.errors import CellError, MetricError, ResultError
 from bench.fingerprint import fingerprint
 from bench.metrics import registry as metrics
 from bench.metrics.facts import ImageFacts
@@ -195,7 +195,7 @@ def _made(
     """The chunks of `make_chunks`, with one batch size from the first to the last."""
     work, found = chunks.folder_of(folder, cell.key), []
     made_with = _made_with(cell, setting, model)
-    sampling = Sampling(cell, model, setting.batch, setting.device)
+    sampling: Sampling | None = None
     for index in wanted:
         check()
         chunk = _on_disk(folder, cell, index, made_with, setting, extractors)
@@ -205,6 +205,7 @@ def _made(
                 'so it needs sampling again. "bench run" does that.'
             )
         if chunk is None:
+            sampling = sampling or _sampling(cell, setting, model, extractors)
             chunk = sampling.chunk(index, _samples(cell, setting, index), extractors)
             check()
             assert chunk.images is not None
@@ -217,9 +218,31 @@ def _made(
     return found
 
 
+def _sampling(
+    cell: Cell, setting: Setting, model: Model, extractors: Mapping[str, Extractor]
+) -> Sampling:
+    """What samples a cell.
+
+    Raises:
+        CellError: An extractor does not take such images. That is asked of one image without
+            content, since the first ones of the sampler may take an hour.
+    """
+    blank = torch.zeros(1, *model.shape, dtype=torch.uint8, device=setting.device)
+    for extractor in extractors.values():
+        try:
+            extractor(blank)
+        except MetricError as error:
+            raise CellError(
+                f"Cell {cell.short} ({cell.label}): its model gives images of "
+                f"{' x '.join(map(str, model.shape))}. {error}"
+            ) from error
+    return Sampling(cell, model, setting.batch, setting.device)
+
+
 def _own(cell: Cell, setting: Setting, folder: Path) -> Setting:
     """The setting with the batch that this cell has come to."""
-    return replace(setting, batch=chunks.batch_of(folder, cell.key, setting.batch))
+    batch = chunks.batch_of(folder, cell.key, setting.batch)
+    return setting if setting.chunk % batch else replace(setting, batch=batch)
 
 
 def _halve(cell: Cell, own: Setting, asked: int, folder: Path, error: Exception) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -405,7 +406,7 @@ def test_images_that_are_not_finite(tmp_path: Path) -> None:
         run_cell(cell, setting, tmp_path)
     assert str(caught.value) == (
         f"Cell {cell.short} (ddim eta=1 spacing=uniform steps=5): 32 of the 32 images 0 to 31 "
-        "(chunk 0) are not finite, the first is sample 0, at model call 1 of 5 (sigma 0.999). "
+        "(chunk 0) are not finite, the first is sample 0, at step 1 of 5 (sigma 0.999). "
         "Look at the model's output there, or take smaller steps."
     )
     assert results.find(tmp_path, cell.key) is None
@@ -426,8 +427,74 @@ def test_which_image_and_which_call_are_not_finite(sweep: Sweep) -> None:
         sampling.chunk(2, range(128, 192), {})
     assert (
         "2 of the 32 images 128 to 159 (chunk 2) are not finite, the first is sample 131, "
-        "at model call 3 of 5 (sigma 0.8"
+        "at step 3 of 5 (sigma 0.8"
     ) in str(caught.value)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", "6.55e+04"), ("bfloat16", "3.39e+38")])
+def test_overflow_of_a_short_dtype_names_step_sample_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, largest: str
+) -> None:
+    """A real network in that dtype, whose second half of the steps is too large for it."""
+    (tmp_path / "too_large.py").write_text(
+        "def make():\n"
+        "    def network(x, time):\n"
+        "        large = (time < 500).to(x.dtype).view(-1, 1, 1, 1)\n"
+        "        return x * (1 + large * (1e5 if x.dtype.itemsize < 4 else 0)) * (\n"
+        "            1 + large * (1e38 if str(x.dtype) == 'torch.bfloat16' else 0)\n"
+        "        )\n\n"
+        "    return network\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = fakes.make_sweep(tmp_path).plan()
+    network = {
+        "kind": "torch",
+        "path": "too_large:make",
+        "target": "eps",
+        "schedule": "vp-linear",
+        "time": "real",
+        "shape": [3, 4, 4],
+        "dtype": dtype,
+    }
+    heun = "[{sampler: [ddim, heun], spacing: logsnr, steps: 5}]"
+    cell, other = (
+        replace(one, model=network)
+        for one in fakes.make_sweep(tmp_path, grid=heun).cells()
+        if one.sampler != "exact"
+    )
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, Setting.of(plan), tmp_path)
+    found = re.search(
+        r"the first is sample 0, at step (\d) of 5 \(sigma 0\.\d+\)\. (.*)", str(caught.value)
+    )
+    assert found is not None
+    step = int(found[1])
+    assert cell.grid().points[step - 2].t >= 500 > cell.grid().points[step - 1].t
+    assert found[2] == (
+        f"{dtype} holds numbers up to {largest}, and the network may need larger ones: write "
+        "dtype: float32."
+    )
+    with pytest.raises(CellError, match=r"at model call \d of 9 \(sigma"):
+        run_cell(other, Setting.of(plan), tmp_path)
+    sound = replace(cell, model={**network, "dtype": "float32"})
+    assert run_cell(sound, Setting.of(plan), tmp_path).status == "done"
+
+
+def test_images_that_no_metric_takes_are_refused_before_they_are_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint of another resolution than the metric's."""
+    sweep = fakes.make_sweep(tmp_path)
+    cell = one_cell(sweep)
+    setting = replace(Setting.of(sweep.plan()), metrics=("fd_cifar",), reference="cifar10-mixture")
+    monkeypatch.setattr(Sampling, "chunk", never)
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, setting, tmp_path)
+    assert str(caught.value) == (
+        f"Cell {cell.short} ({cell.label}): its model gives images of 3 x 4 x 4. Images are 4 x 4 "
+        'pixels; fd_cifar is defined for 32 x 32. For other sizes ask for the metric "fid", which '
+        "resizes."
+    )
 
 
 def test_nfe_that_is_not_as_declared(
