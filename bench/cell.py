@@ -52,6 +52,7 @@ class Setting:
         device: "cpu" or "cuda".
         threads: CPU threads for everything, whatever the environment says.
         keep: what stays beside the record: "nothing", "features" or "images" (with features).
+        compiled: whether networks are compiled, once for all cells of this process.
     """
 
     metrics: tuple[str, ...]
@@ -61,6 +62,7 @@ class Setting:
     device: str
     threads: int
     keep: str = "nothing"
+    compiled: bool = False
 
     @classmethod
     def of(cls, plan: Json) -> Self:
@@ -76,6 +78,7 @@ class Setting:
             device=device,
             threads=plan["launch"]["threads"],
             keep=plan.get("keep", "nothing"),
+            compiled=plan["launch"].get("compile", False),
         )
 
     def bind(self) -> tuple[BoundMetric, ...]:
@@ -92,7 +95,7 @@ class Setting:
 
     def load(self, cell: Cell) -> Model:
         """The model of a cell, shared by the cells of this process."""
-        return _model(json.dumps(cell.model, sort_keys=True), self.device)
+        return _model(json.dumps(cell.model, sort_keys=True), self.device, self.compiled)
 
 
 @lru_cache(maxsize=4)
@@ -101,8 +104,8 @@ def _bound(names: tuple[str, ...], reference: str, device: str) -> tuple[BoundMe
 
 
 @lru_cache(maxsize=1)  # cells come model by model, and networks are large
-def _model(description: str, device: str) -> Model:
-    return models.load(models.describe(json.loads(description)), device)
+def _model(description: str, device: str, compiled: bool) -> Model:
+    return models.load(models.describe(json.loads(description)), device, compiled=compiled)
 
 
 def is_done(cell: Cell, result: Result | None, setting: Setting) -> bool:
@@ -363,6 +366,7 @@ def _made_with(cell: Cell, setting: Setting, model: Model) -> Json:
             "dtype": model.dtype,
             "batch": setting.batch,
             "threads": setting.threads,
+            **({"compiled": True} if setting.compiled else {}),
         },
     }
 

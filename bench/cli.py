@@ -62,6 +62,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Narrow(StrEnum):
+    """Arithmetic of matrix products."""
+
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
 class Kind(StrEnum):
     """What a sweep may name."""
 
@@ -756,6 +763,42 @@ def features(
     made = train_features(data, out, test=test, checkpoint=checkpoint, threads=threads)
     accuracy = made.get("test_accuracy")
     print(f"{out}" + (f": {accuracy:.2%} test accuracy." if accuracy is not None else "."))
+
+
+@train.command()
+def unet(
+    data: Annotated[Path, typer.Option(help="npz of labelled training images: arr_0, arr_1.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("cifar10-unet"),
+    images: Annotated[
+        int | None, typer.Option(help="Images to see in training. Default: as what ships.")
+    ] = None,
+    dtype: Annotated[
+        Narrow, typer.Option(help="Of matrix products. bfloat16 is slow on CPUs without units.")
+    ] = Narrow.bfloat16,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Written every few minutes; an interrupted run goes on.")
+    ] = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile the network first.")
+    ] = True,
+) -> None:
+    """Train the network that ships as cifar10-unet; a sweep names it by its folder.
+
+    \b
+    Example:
+        bench train unet --data cifar10_train.npz --checkpoint unet.pt
+    and in a sweep:
+        model: {kind: diffusers, path: ./cifar10-unet}
+    """
+    from bench.training.unet import Recipe, train_unet
+
+    _show_log()
+    recipe = Recipe(images=images or Recipe.images, dtype=dtype)
+    made = train_unet(
+        data, out, recipe=recipe, checkpoint=checkpoint, device=_device(device), compiled=compiled
+    )
+    print(f"{out}: fd_cifar {made['curve'][-1]['fd_cifar']:.2f} in 10 steps.")
 
 
 @app.command()

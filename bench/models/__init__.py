@@ -51,7 +51,9 @@ KEYS = {
     "edm": edm.KEYS,
     "torch": function.KEYS,
 }
-NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
+NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED} | {
+    name: {"kind": "diffusers", "path": name} for name in diffusers.SHIPPED
+}
 
 
 def describe(model: str | Mapping[str, Any]) -> ModelSpec:
@@ -80,9 +82,13 @@ def files(model: str | Mapping[str, Any]) -> ModelFiles:
     return _FILES[kind](description)
 
 
-def load(spec: ModelSpec, device: torch.device | str) -> Model:
-    """The model of `spec` with its weights on `device`."""
-    return spec.load(device)
+def load(spec: ModelSpec, device: torch.device | str, *, compiled: bool = False) -> Model:
+    """The model of `spec` with its weights on `device`; `compiled`, its network if it has one."""
+    model = spec.load(device)
+    if compiled and model.network is not None:
+        # One graph for each batch size: a cell has two at most, and dynamic ones are slower.
+        model.network.compile(dynamic=False)
+    return model
 
 
 def _kind(model: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -28,6 +28,7 @@ class Model:
         dtype: arithmetic of the model, like "float32"; samples stay in float32.
         notes: what a reader of the record should know (target of the network, use of time).
         exact_draw: exact draws of the model's own distribution, where it has them.
+        network: what `pair` calls, where that can be compiled.
     """
 
     pair: Callable[[Tensor, Point], Pair]
@@ -37,6 +38,7 @@ class Model:
     dtype: str = "float32"
     notes: Mapping[str, str] = field(default_factory=dict)
     exact_draw: Callable[[Noise], Tensor] | None = None
+    network: torch.nn.Module | None = None
 
     def denoiser(self) -> Denoiser:
         """A denoiser whose counter stands at 0."""

@@ -44,7 +44,7 @@ from bench.diffusion.schedule import (
 from bench.errors import ModelError, ScheduleError, nearest
 from bench.models.base import Model, ModelFiles, ModelSpec, one_of, only_keys
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TARGETS: dict[str, Parametrisation] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "trained_betas")
 
@@ -59,6 +59,9 @@ KEYS = {
 
 # In the order of preference, which is diffusers' own.
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# Beside weights that `bench train unet` made: how, and their digest.
+CERTIFICATE = "certificate.json"
+SHIPPED = {"cifar10-unet": Path(__file__).parents[1] / "assets" / "cifar10-unet"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _COPY = (
     "Copy the checkpoint's folder (config.json, scheduler_config.json and "
@@ -139,13 +142,16 @@ class DiffusersSpec(ModelSpec):
             digest=self._digest(weights),
             dtype=self.dtype,
             notes=notes,
+            network=network,
         )
 
     def _digest(self, weights: Path) -> str:
         """Of the weights, and of the configuration that gives them their meaning."""
         digest = hashlib.sha256(self.settings.encode())
         with weights.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+            own = hashlib.file_digest(file, "sha256")
+        _certified(weights, own.hexdigest())
+        digest.update(own.digest())
         return digest.hexdigest()
 
 
@@ -208,8 +214,8 @@ def files(description: Mapping[str, Any]) -> ModelFiles:
     weights = _on_disk(path, _places("unet", *WEIGHTS), _revision(path, config))
     found = {"config.json": config, "scheduler_config.json": scheduler, WEIGHTS[0]: weights}
     missing = tuple(name for name, file in found.items() if file is None)
-    if Path(path).is_dir() or not _HUB_NAME.fullmatch(path):
-        return ModelFiles(path, Path(path), weights, missing, f"{_COPY}.")
+    if _folder(path).is_dir() or not _HUB_NAME.fullmatch(path):
+        return ModelFiles(path, _folder(path), weights, missing, f"{_COPY}.")
     repository = repo_folder_name(repo_id=path, repo_type="model")
     place = Path(constants.HF_HUB_CACHE) / repository
     by_hand = (
@@ -338,9 +344,14 @@ def _places(part: str, *names: str) -> list[str]:
     return [place for name in names for place in (f"{part}/{name}", name)]
 
 
+def _folder(path: str) -> Path:
+    """The folder that `path` may name, whether there is one or not."""
+    return SHIPPED.get(path, Path(path))
+
+
 def _on_disk(path: str, places: list[str], revision: str | None = None) -> Path | None:
     """The first of `places` that a folder, or else the hub's cache, has; asks no network."""
-    folder = Path(path)
+    folder = _folder(path)
     if folder.is_dir():
         return next((folder / place for place in places if (folder / place).is_file()), None)
     if _HUB_NAME.fullmatch(path):
@@ -353,7 +364,7 @@ def _on_disk(path: str, places: list[str], revision: str | None = None) -> Path 
 
 def _revision(path: str, config: Path | None) -> str | None:
     """The commit that `config` is of; in the hub's cache the folder of a snapshot is named so."""
-    if config is None or Path(path).is_dir():
+    if config is None or _folder(path).is_dir():
         return None
     return next(up.name for up in config.parents if up.parent.name == "snapshots")
 
@@ -364,7 +375,7 @@ def _find(path: str, part: str, names: tuple[str, ...], revision: str | None = N
     Raises:
         ModelError: `path` is no folder and the hub's files of that name cannot be had.
     """
-    is_folder = Path(path).is_dir()
+    is_folder = _folder(path).is_dir()
     if not is_folder and not _HUB_NAME.fullmatch(path):
         raise ModelError(f'There is no folder "{path}". {_COPY}, or name a hub repository.')
     # The cache first: a sweep then sees one revision from its first cell to its last.
@@ -418,6 +429,26 @@ def _weights(path: str, config: Path) -> Path:
                 f"{file} is not a whole safetensors file ({error}). Copy it again."
             ) from error
     return file
+
+
+def _certified(weights: Path, digest: str) -> None:
+    """Refuse weights that are not those of the certificate beside them, if there is one."""
+    try:
+        certificate = json.loads((weights.parent / CERTIFICATE).read_text(encoding="utf-8"))
+        stated = certificate["weights_sha256"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{weights.parent / CERTIFICATE} says nothing of the weights ({error!r}). Reinstall "
+            f"sampler-bench, or make the folder anew: bench train unet."
+        ) from error
+    if digest != stated:
+        raise ModelError(
+            f"{weights} has been changed since it was written: its sha256 is {digest[:16]}, "
+            f"{CERTIFICATE} says {str(stated)[:16]}. Reinstall sampler-bench, or make the folder "
+            f"anew: bench train unet."
+        )
 
 
 def _network(config: Path, dtype: torch.dtype) -> torch.nn.Module:
