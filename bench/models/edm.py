@@ -125,6 +125,7 @@ class EdmSpec(ModelSpec):
                 "time": "rounded to trained noise levels by the network" if rounds else "real",
                 "digest": "of the file",
             },
+            network=network,
         )
 
 

@@ -142,6 +142,7 @@ class FunctionSpec(ModelSpec):
                 "time": "rounded to trained indices" if self.time == "rounded" else self.time,
                 "digest": of,
             },
+            network=network if isinstance(network, nn.Module) else None,
         )
 
     def _made(self) -> Callable[..., Tensor]:

@@ -51,7 +51,11 @@ class Precond(torch.nn.Module):
 
     def forward(self, x, sigma, class_labels=None, force_fp32=False, **more):
         assert x.dtype == torch.float32 and sigma.dtype == torch.float32
-        return self.model(x, sigma.reshape(-1, 1, 1, 1))
+        dtype = torch.float32
+        if self.use_fp16 and not force_fp32:
+            assert x.device.type == "cuda"
+            dtype = torch.float16
+        return self.model(x.to(dtype), sigma.reshape(-1, 1, 1, 1)).to(torch.float32)
 
     def round_sigma(self, sigma):
         return torch.as_tensor(sigma)

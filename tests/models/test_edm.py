@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import sweep
+from bench import models, sweep
 from bench.diffusion.denoiser import per_sample
 from bench.errors import ModelError, SweepError
 from bench.models import Model, describe, edm_pickle
@@ -345,6 +345,30 @@ def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
     )
 
 
+def test_a_network_for_half_precision_computes_in_float32_unless_asked(tmp_path: Path) -> None:
+    model = load(write(tmp_path / "net.pkl", use_fp16=True))
+    x, point = images(), model.schedule.at(t=0.7)
+    torch.testing.assert_close(model.denoiser()(x, point)[0], exact(x, 1.0, 0.7)[0])
+    assert model.dtype == "float32"
+
+
+@pytest.mark.gpu
+def test_half_precision_on_a_gpu(tmp_path: Path) -> None:
+    model = spec(write(tmp_path / "net.pkl", use_fp16=True), dtype="float16").load("cuda")
+    x, point = images().cuda(), model.schedule.at(t=0.7)
+    found, expected = model.denoiser()(x, point)[0].cpu(), exact(images(), 1.0, 0.7)[0]
+    assert model.dtype == "float16"
+    assert 0 < (found - expected).abs().max() < 1e-2
+
+
+@pytest.mark.slow  # compiles
+def test_a_network_out_of_a_file_can_be_compiled(tmp_path: Path) -> None:
+    found = spec(write(tmp_path / "net.pkl", "iDDPMPrecond"))
+    plain, compiled = found.load("cpu"), models.load(found, "cpu", compiled=True)
+    x, point = images(), plain.schedule.at(t=1.5)
+    torch.testing.assert_close(compiled.pair(x, point), plain.pair(x, point))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -361,13 +385,13 @@ def test_half_precision_needs_a_gpu(tmp_path: Path) -> None:
         ),
         ("import numpy as np", "1 / 0", "cannot be unpickled (ZeroDivisionError: division by zero"),
         (
-            "return self.model(x, sigma",
-            "return self.modle(x, sigma",
+            "return self.model(x",
+            "return self.modle(x",
             "the network fails for an image of shape (1, 3, 4, 4) (AttributeError: ",
         ),
         (
-            "return self.model(x, sigma.reshape(-1, 1, 1, 1))",
-            "return self.model(x, sigma.reshape(-1, 1, 1, 1))[:, :2]",
+            ".to(torch.float32)",
+            "[:, :2]",
             "the network gives (1, 2, 4, 4) for an image of shape (1, 3, 4, 4); expected the same. "
             "It is not one of EDM's networks.",
         ),
