@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "scoring": {"atomic", "errors", "metrics"},
     # where cells run
-    "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
+    "estimate": {"cell", "diffusion", "errors", "metrics", "models", "numerics", "sweep"},
     "jobs": {"cell", "results", "sweep"},
     "worker": {
         *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import math
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -137,6 +138,26 @@ def test_describing_runs_no_code_and_loading_leaves_no_module(tmp_path: Path) ->
         if name.startswith(("torch_utils", "dnnlib"))
     } == set()
     assert not any("edm_pickle_source" in name for name in sys.modules)
+
+
+class Evil:
+    """What a pickle can do to whoever opens it."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.proof}",)
+
+
+def test_what_a_pickle_calls_is_not_called_to_describe_it(tmp_path: Path) -> None:
+    path, proof = tmp_path / "net.pkl", tmp_path / "proof"
+    path.write_bytes(pickle.dumps({"ema": Evil(proof), "more": [Evil(proof)]}))
+    with pytest.raises(ModelError, match="holds no saved network under 'ema'"):
+        spec(path)
+    assert not proof.exists()
+    pickle.loads(path.read_bytes())
+    assert proof.exists()  # the file is as dangerous as it should be
 
 
 def _with_source(data: bytes, source: str) -> bytes:
