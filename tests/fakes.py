@@ -5,15 +5,20 @@ real loader, the extractor gives 16 numbers an image, the reference is made by t
 """
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench import models, sweep
+from bench.diffusion.denoiser import Pair
+from bench.diffusion.schedule import Point
 from bench.metrics import reference
 from bench.metrics.measures import MEASURES
 from bench.metrics.registry import METRICS, MetricSpec
-from bench.models import mixture
+from bench.models import Model, mixture
 from bench.models.mixture import Mixture
 from bench.sweep import Sweep
 from bench.worker import Job
@@ -78,6 +83,22 @@ def write_mixture(path: Path, *, seed: int = 0, spoiled: bool = False) -> Path:
         notes={},
     )
     return path
+
+
+def small_memory(load: Callable[..., Model], most: int) -> Callable[..., Model]:
+    """`Setting.load` on a machine where batches of more than `most` images do not fit."""
+
+    def loaded(*args: Any) -> Model:
+        model = load(*args)
+
+        def pair(x: torch.Tensor, point: Point) -> Pair:
+            if len(x) > most:
+                raise torch.OutOfMemoryError(f"no room for {len(x)} images")
+            return model.pair(x, point)
+
+        return replace(model, pair=pair)
+
+    return loaded
 
 
 def write_reference(path: Path, model: Path, count: int = 2000) -> Path:

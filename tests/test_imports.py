@@ -37,7 +37,8 @@ ARROWS: dict[str, set[str]] = {
     # the mathematics
     "diffusion": {"errors", "parameters"},
     "samplers": {"diffusion", "errors", "parameters"},
-    "models": {"atomic", "diffusion", "errors"},
+    "numerics": set(),
+    "models": {"atomic", "diffusion", "errors", "numerics"},
     "metrics": {"atomic", "diffusion", "errors"},
     "training": {"atomic", "errors", "metrics", "models"},
     # a sweep and its cells
@@ -51,7 +52,6 @@ ARROWS: dict[str, set[str]] = {
         *("samplers", "sweep_file", "sweep_grid", "yaml_lines"),
     },
     "chunks": {"atomic", "errors", "metrics"},
-    "numerics": set(),
     "fingerprint": {"diffusion", "errors", "models", "numerics", "samplers", "sweep"},
     "sampling": {"chunks", "diffusion", "errors", "metrics", "models", "samplers", "sweep"},
     "cell": {
@@ -60,7 +60,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "scoring": {"atomic", "errors", "metrics"},
     # where cells run
-    "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
+    "estimate": {"cell", "diffusion", "errors", "metrics", "models", "numerics", "sweep"},
     "jobs": {"cell", "results", "sweep"},
     "worker": {
         *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),

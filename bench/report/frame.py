@@ -248,10 +248,20 @@ def _settings(distinct: list[tuple[str, int, str]], cells: pd.DataFrame) -> Iter
 def _model(described: results.Json) -> str:
     """A model in words: its name or path, then the rest of its description in brackets."""
     name = described.get("name") or described.get("path") or described.get("kind")
-    rest = {
-        key: value.get("name", value) if isinstance(value, dict) else value
-        for key, value in described.items()
-        if key not in ("kind", "name", "path") and value is not None
-    }
-    words = ", ".join(f"{key} {plain(value)}" for key, value in rest.items())
+    # That a file was trusted says nothing of its images.
+    rest = {key: value for key, value in described.items() if key not in (*_NAMING, "trust")}
+    words = ", ".join(f"{key} {_said(value)}" for key, value in rest.items() if value is not None)
     return f"{name} ({words})" if words else str(name)
+
+
+_NAMING = ("kind", "name", "path")
+
+
+def _said(value: Any) -> str:
+    """A value of a description: a shape as 3 x 32 x 32, a schedule as its name and settings."""
+    if isinstance(value, list):
+        return " x ".join(map(plain, value))
+    if isinstance(value, dict):
+        settings = [f"{key} {plain(one)}" for key, one in value.items() if key != "name"]
+        return " ".join([str(value.get("name", "")), *settings]).strip()
+    return plain(value)
