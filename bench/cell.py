@@ -86,7 +86,13 @@ class Setting:
 
         Raises:
             MetricError: Weights or statistics are missing or do not fit.
+            CellError: The device is not there.
         """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise CellError(
+                'launch.device is "cuda", and torch finds no CUDA device here. Run where there is '
+                "one, or write device: cpu (or auto)."
+            )
         return _bound(self.metrics, self.reference, self.device)
 
     def chunks(self, cell: Cell) -> int:

@@ -770,7 +770,7 @@ def unet(
     data: Annotated[Path, typer.Option(help="npz of labelled training images: arr_0, arr_1.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")] = Path("cifar10-unet"),
     images: Annotated[
-        int | None, typer.Option(help="Images to see in training. Default: as what ships.")
+        int | None, typer.Option(help="Images to see in training. Default: 10 million.")
     ] = None,
     dtype: Annotated[
         Narrow, typer.Option(help="Of matrix products. bfloat16 is slow on CPUs without units.")
@@ -783,7 +783,7 @@ def unet(
         bool, typer.Option("--compile/--no-compile", help="Compile the network first.")
     ] = True,
 ) -> None:
-    """Train the network that ships as cifar10-unet; a sweep names it by its folder.
+    """Train a small DDPM on CIFAR-10; a sweep names it by its folder.
 
     \b
     Example:
@@ -1030,11 +1030,14 @@ def _bar(text: str) -> "Iterator[Callable[[int, int], None]]":
 
 
 def _device(device: Device) -> str:
-    if device is not Device.auto:
-        return device.value
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    there = torch.cuda.is_available()
+    if device is Device.cuda and not there:
+        raise BenchError(
+            "--device is cuda, and torch finds no CUDA device here. Leave it out, or write cpu."
+        )
+    return "cuda" if there and device is not Device.cpu else "cpu"
 
 
 def _duration(seconds: float) -> str:

@@ -636,3 +636,22 @@ def test_provenance_knows_the_checkout() -> None:
     commit = told["commit"]
     assert commit is None or len(commit) == 40
     assert (commit is None) == (told["dirty"] is None)
+
+
+def test_compiling_is_part_of_the_numerics(sweep: Sweep) -> None:
+    plan = sweep.plan()
+    cell = sweep.cells()[0]
+    made_with = []
+    for compiled in (False, True):
+        launch = plan["launch"] | {"compile": compiled}
+        setting = Setting.of(plan | {"launch": launch})
+        made_with.append(cells._made_with(cell, setting, setting.load(cell))["numerics"])
+    assert made_with[1] == made_with[0] | {"compiled": True}
+
+
+def test_a_device_that_is_not_there_is_named(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    plan = sweep.plan()
+    setting = Setting.of(plan | {"launch": plan["launch"] | {"device": "cuda"}})
+    with pytest.raises(CellError, match=r'launch\.device is "cuda".*write device: cpu'):
+        setting.bind()

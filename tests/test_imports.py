@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "numerics": set(),
     "models": {"atomic", "diffusion", "errors", "numerics"},
     "metrics": {"atomic", "diffusion", "errors"},
-    "training": {"atomic", "errors", "metrics", "models"},
+    "training": {"atomic", "diffusion", "errors", "metrics", "models", "samplers"},
     # a sweep and its cells
     "presets": {"errors", "yaml_lines"},
     "sweep_file": {"diffusion", "errors", "yaml_lines"},

@@ -1,18 +1,21 @@
-"""The recipe behind `cifar10-unet`, the network that ships: `bench train unet`.
+"""A small network with real errors to compare samplers on: `bench train unet`.
 
-A DDPM (Ho et al. 2020, arXiv:2006.11239): a diffusers `UNet2DModel` that predicts eps on the linear
-VP schedule of 1000 steps, trained with the simple loss, eq. 14, on the training images and their
-mirror images. It departs from the paper in what makes ten million parameters learn in minutes on
-one GPU:
+A DDPM (Ho et al. 2020, arXiv:2006.11239): a diffusers `UNet2DModel` of ten million parameters that
+predicts eps on the linear VP schedule of 1000 steps, trained with the simple loss, eq. 14, on the
+training images and their mirror images. It departs from the paper in what makes it learn sooner:
 
 - times are spread over a batch, one in each of B equal parts of 0..999 (Kingma et al. 2021,
   arXiv:2107.00630, appendix I.1): the same expectation as independent ones, with less variance.
 - Adam's rate rises, stays, and falls linearly to zero over the last part of the steps (Hägele et
-  al. 2024, arXiv:2405.18392). What ships is the mean of the weights (EMA).
-- matrix products in bfloat16 under autocast, the weights in float32; channels last; compiled.
+  al. 2024, arXiv:2405.18392). What is kept is the mean of the weights (EMA).
+- matrix products in bfloat16 under autocast, the weights in float32; channels last; on a GPU, a
+  step is one CUDA graph.
 
 The order of the images, mirrors, times and noise are functions of (seed, step). So a run goes on
 from its last checkpoint as if it had not been stopped, and on one CPU ends with the same bytes.
+
+Seen once, on one H200 with torch 2.11, not compiled: 6,700 images/s; a loss of 0.032 after 1.1
+million images, when the colours still drift. That is too few; no network ships yet.
 """
 
 import hashlib
@@ -57,15 +60,15 @@ _SAMPLER = ("dpm-solver++", "logsnr", 10)  # what images for the progress are ma
 class Recipe:
     """What determines the weights, beside the data and the machine's arithmetic."""
 
-    images: int = 2_000_000  # seen in training
+    images: int = 10_000_000  # seen in training
     batch: int = 256
     seed: int = 0
     channels: tuple[int, ...] = (64, 128, 256)  # at 32, 16 and 8 pixels; attention at 16
     layers: int = 1  # residual blocks a resolution on the way down, one more on the way up
     rate: float = 8e-4
-    warmup: int = 500  # steps
+    warmup: int = 1000  # steps
     falling: float = 0.4  # the share of the steps in which the rate falls
-    mean: float = 0.999  # decay of the mean of the weights
+    mean: float = 0.9995  # decay of the mean of the weights
     clip: float = 1.0  # the largest norm of a gradient
     dtype: str = "bfloat16"  # of matrix products
 
@@ -115,7 +118,7 @@ def train_unet(
     Args:
         data: npz of training images (see `Labelled.read`; labels are not used).
         out: the folder to write: weights in half precision, configurations, certificate and card.
-        recipe: what to do; the shipped weights come from the defaults.
+        recipe: what to do.
         checkpoint: written at each look, read at the start if it is there, removed at the end.
         device: "cpu" or "cuda".
         compiled: whether the network is compiled first (a C++ compiler is needed for it).

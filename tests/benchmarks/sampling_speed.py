@@ -3,7 +3,8 @@
     python tests/benchmarks/sampling_speed.py [--device cpu] [--dtype float32] [--images 64]
         [--batch 32] [--steps 10] [--rounds 5] [--compile]
 
-Promises, for DDIM (eta 0) on `cifar10-unet` at equal precision: at least 1.5 times the images/s of
+Promises, for DDIM (eta 0) on the network of `bench train unet` (with random weights, which cost as
+much as trained ones) at equal precision: at least 1.5 times the images/s of
 `DDIMPipeline`; of a cell's time at most 2 % on a CPU, 3 % on a GPU, is not the network's (10 calls
 and more); cost grows with the number of images and of calls to powers within 0.03 of 1; sampling
 needs as much memory for many images as for few.
@@ -24,19 +25,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from bench import models, sweep
-from bench.models.diffusers import DTYPES, SHIPPED
+from bench.models.diffusers import DTYPES
 from bench.numerics import pinned
 from bench.sampling import Sampling
+from bench.training.unet import Recipe
 
 FASTER, SLACK = 1.5, 0.03
 OWN = {"cpu": 0.02, "cuda": 0.03}
 SWEEP = """
 name: speed
-model: {{kind: diffusers, path: cifar10-unet, dtype: {dtype}}}
+model: {{kind: diffusers, path: {folder}, dtype: {dtype}}}
 samples: {images}
 metrics: [fd_cifar]
 reference: cifar10-train
@@ -58,16 +60,14 @@ class Ours:
         given = self._given
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "speed.yaml"
-            file.write_text(
-                SWEEP.format(dtype=given.dtype, images=images, batch=given.batch, steps=steps)
-            )
+            file.write_text(SWEEP.format(**vars(given) | {"images": images, "steps": steps}))
             (cell,) = sweep.load(file).cells()
         Sampling(cell, self.model, given.batch, given.device).chunk(0, range(images), {})
 
 
 def pipeline(given: argparse.Namespace) -> Callable[[int, int], None]:
     """DDIMPipeline as its documentation runs it, in the same precision."""
-    network = UNet2DModel.from_pretrained(SHIPPED["cifar10-unet"])
+    network = UNet2DModel.from_pretrained(given.folder)
     network = network.to(given.device, DTYPES[given.dtype])
     made = DDIMPipeline(unet=network, scheduler=DDIMScheduler(clip_sample=False))
     made.set_progress_bar_config(disable=True)
@@ -170,7 +170,10 @@ def main() -> None:
     given = parser.parse_args()
     where = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor()
     print(f"{where}, torch {torch.__version__}, {vars(given)}")
-    with pinned(given.threads):
+    with tempfile.TemporaryDirectory() as folder, pinned(given.threads):
+        given.folder = Path(folder)
+        Recipe().network().save_pretrained(folder)
+        DDPMScheduler(beta_schedule="linear").save_pretrained(folder)
         sys.exit(compare(given))
 
 

@@ -1,6 +1,7 @@
 """Folders of UNet2DModel networks, held against diffusers' own samplers on the same folder."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from bench import sweep
+from bench import models, sweep
 from bench.diffusion.denoiser import per_sample
 from bench.errors import ModelError, SweepError
 from bench.models import Model, describe
@@ -450,8 +451,8 @@ def test_weights_of_another_size(tmp_path: Path) -> None:
             "kind, path, dtype, time, schedule.",
         ),
         (
-            {"kind": "diffusers", "path": "x", "dtype": "float16"},
-            'model.dtype is "float16"; expected float32 or bfloat16. Did you mean "bfloat16"?',
+            {"kind": "diffusers", "path": "x", "dtype": "half"},
+            'model.dtype is "half"; expected float32 or bfloat16 or float16.',
         ),
     ],
 )
@@ -459,3 +460,28 @@ def test_wrong_descriptions(description: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError) as caught:
         describe(description)
     assert str(caught.value) == message
+
+
+def test_a_network_is_compiled_once_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(self))
+    spec = describe({"kind": "diffusers", "path": str(write_folder(tmp_path))})
+    assert models.load(spec, "cpu").network is not None
+    assert not compiled
+    assert models.load(spec, "cpu", compiled=True).network is compiled[0]
+    models.load(describe("cifar10-mixture"), "cpu", compiled=True)  # has nothing to compile
+    assert len(compiled) == 1
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_the_network(tmp_path: Path) -> None:
+    spec = describe({"kind": "diffusers", "path": str(write_folder(tmp_path))})
+    plain, fast = models.load(spec, "cpu"), models.load(spec, "cpu", compiled=True)
+    point = plain.schedule.at(t=400.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own, about diffusers' code
+        pairs = zip(plain.pair(images(), point), fast.pair(images(), point), strict=True)
+    for a, b in pairs:
+        assert torch.allclose(a, b, atol=1e-4 / point.alpha)
