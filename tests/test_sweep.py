@@ -789,8 +789,8 @@ FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
         (
             "model",
             "model:\n  - cifar10-mixture\n  - {kind: difusers, path: x}",
-            'line 4: model.kind is "difusers"; expected mixture or consistency or diffusers. Did '
-            'you mean "diffusers"?',
+            'line 4: model.kind is "difusers"; expected mixture or consistency or diffusers or edm '
+            'or torch. Did you mean "diffusers"?',
         ),
         (
             "metrics",

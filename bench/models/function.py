@@ -283,20 +283,21 @@ def _clock(time: str, schedule: NoiseSchedule) -> Callable[[Point, Tensor], Tens
 def _digest(network: object, path: str) -> tuple[str, str]:
     """sha256 (hex) of what the output depends on, as far as can be found, and of what it is.
 
-    Its own `digest`, if it has one; else its weights; else the source that made it.
+    The weights of a module; of what has none its own `digest`, if there is one; else the source.
     """
+    tensors = network.state_dict() if isinstance(network, nn.Module) else {}
+    if tensors:
+        digest = hashlib.sha256()
+        for name, value in sorted(tensors.items()):
+            if isinstance(value, Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+                # By way of bytes, because numpy has no bfloat16.
+                flat = value.cpu().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest(), "of the module's weights (state_dict)"
     own = getattr(network, "digest", None)
     if isinstance(own, str) and own:
         return own, "as the network gives it"
-    tensors = network.state_dict() if isinstance(network, nn.Module) else {}
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            # By way of bytes, because numpy has no bfloat16.
-            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if tensors:
-        return digest.hexdigest(), "of the module's weights (state_dict)"
     module = importlib.import_module(path.partition(":")[0])
     source = Path(str(module.__file__)).read_bytes()
     return hashlib.sha256(source).hexdigest(), f"of the source of {module.__name__}"

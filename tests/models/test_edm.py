@@ -110,6 +110,7 @@ def test_range_of_the_schedule_is_the_network_s(
 
 PROOF = """
 import sys
+import numpy as np
 sys.proof_that_code_ran = True
 """
 

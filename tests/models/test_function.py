@@ -244,6 +244,8 @@ def test_digest_of_what_has_no_weights(module: Path) -> None:
     model = load(path="own_networks:plain")
     assert model.notes["digest"] == "of the source of own_networks"
     assert model.digest == hashlib.sha256(module.read_bytes()).hexdigest()
+    add(module, "class Both(Layer):\n    digest = 'its weights say more'")
+    assert load(path="own_networks:Both").notes["digest"].startswith("of the module's weights")
     named = load(path="own_networks:Named")
     assert (named.digest, named.notes["digest"]) == (
         "weights of the year",
