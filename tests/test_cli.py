@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from bench import cli, executors
+from bench.cli.terminal import duration
 from bench.metrics.registry import METRICS
 from tests import fakes
 
@@ -392,7 +393,7 @@ def test_a_bug_keeps_its_traceback(sweep_file: Path) -> None:
     ],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert cli._duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.fixture
