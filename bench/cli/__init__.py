@@ -16,6 +16,7 @@ from bench.cli import jobs as jobs
 from bench.cli import images as images
 from bench.cli import training as training
 from bench.cli import catalogue as catalogue
+from bench.cli import regression as regression
 
 # isort: on
 from bench.cli.terminal import complain
