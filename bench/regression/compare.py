@@ -234,7 +234,8 @@ def _label(side: _Side, rows: pd.DataFrame) -> str:
     also = f" ({setting})" if setting else ""
     if first["sampler"] == EXACT:
         return EXACT_DRAWS + also
-    return f"{first['label']}, {first['steps']} steps{also}"
+    # With the spacing also where most cells share it: a row may stand alone.
+    return f"{first['line']} {first['grid']}, {first['steps']} steps{also}"
 
 
 def _draft(

@@ -247,7 +247,7 @@ def test_a_metric_where_higher_is_better(tmp_path: Path) -> None:
     a = make(tmp_path / "a", change=higher)
     b = make(tmp_path / "b", times={"heun": 1.02, "deis": 0.97}, change=higher)
     found = compare(a, b)
-    assert [row.label.split(",")[0] for row in found.regressions] == ["deis"]
+    assert [row.label.split()[0] for row in found.regressions] == ["deis"]
     assert all(math.isnan(row.times_floor) for row in found.rows)
 
 
