@@ -246,8 +246,9 @@ def _draft(
     for side, value in ((a, one), (b, other)):
         if value.hole:
             return f"{side.folder}: {value.note or 'no value'}"
-    if len(one.keys) != len(other.keys) and set(rows[0]["seed"]) == set(rows[1]["seed"]):
-        return f"not all seeds have a value: {one.note or other.note}"
+    same_seeds = set(rows[0]["seed"]) == set(rows[1]["seed"])
+    if same_seeds and _seeds(a, one) != _seeds(b, other):
+        return f"not the same seeds have a value: {one.note or other.note}"
     entries = [_entry(side, key, metric) for side, v in ((a, one), (b, other)) for key in v.keys]
     for part in ("reference_digest", "extractor_digest", "n"):
         values = list(dict.fromkeys(entry.get(part) for entry in entries))
@@ -256,7 +257,6 @@ def _draft(
             return f"another {what}: {' and '.join(map(str, values))}"
     found = {**_influences(a, one, metric), **_influences(b, other, metric)}
     pairs = {key: _pair(side, key, metric) for side, v in ((a, one), (b, other)) for key in v.keys}
-    same_seeds = list(rows[0]["seed"]) == list(rows[1]["seed"])
     couples = [
         (found[x], found[y])
         for x, y in zip(one.keys, other.keys, strict=False)
@@ -296,6 +296,10 @@ def _draft(
 def _pooled(tag: str, rows: pd.DataFrame, metric: str) -> Pooled:
     """The value over the seeds; its keys are told apart from those of the other side by the tag."""
     return pool(rows.assign(key=tag + rows["key"]), metric)
+
+
+def _seeds(side: _Side, value: Pooled) -> list[int]:
+    return [side.study.records[key[1:]].cell["seed"] for key in value.keys]
 
 
 def _entry(side: _Side, key: str, metric: str) -> results.Json:

@@ -157,17 +157,22 @@ def _drawn(history: History) -> list[Series]:
 
 
 def _picture(history: History, drawn: list[Series]) -> bytes:
+    with style():
+        return encode(_figure(history, drawn), "svg", f"History of {history.name}")
+
+
+def _figure(history: History, drawn: list[Series]) -> Figure:
+    """A panel for each series; in the style of its caller."""
     columns = min(3, len(drawn))
     rows = -(-len(drawn) // columns)
-    with style():
-        figure = Figure(figsize=(4.4 * columns, 2.7 * rows), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False).flat
-        for axis, series in zip(axes, drawn, strict=False):
-            _panel(axis, series, history.commits)
-        for axis in list(axes)[len(drawn) :]:
-            axis.set_visible(False)
-        return encode(figure, "svg", f"History of {history.name}")
+    figure = Figure(figsize=(4.4 * columns, 2.7 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis, series in zip(axes, drawn, strict=False):
+        _panel(axis, series, history.commits)
+    for axis in axes[len(drawn) :]:
+        axis.set_visible(False)
+    return figure
 
 
 def _panel(axis: Axes, series: Series, commits: tuple[Commit, ...]) -> None:

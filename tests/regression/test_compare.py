@@ -142,6 +142,23 @@ def test_seeds_in_common_are_compared_with_each_other(tmp_path: Path) -> None:
     assert worse.error == pytest.approx(alone.regressions[0].error / math.sqrt(2), rel=0.1)
 
 
+def test_seeds_are_matched_whatever_their_order(tmp_path: Path) -> None:
+    both = [*CELLS, *(replace(cell, seed=1) for cell in CELLS)]
+    a = make(tmp_path / "a", cells=both)
+    found = compare(a, make(tmp_path / "b", cells=both[::-1], times={"heun": 1.02}))
+    assert {row.how for row in found.rows} == {"paired"}
+    assert [row.label.split()[0] for row in found.regressions] == ["heun"]
+
+    def without(seed: int) -> Callable[[Cell, Result], Result | None]:
+        return lambda cell, result: None if cell.seed == seed else result
+
+    # One seed each, but not the same one: neither pairs nor a mean over equal seeds.
+    c, d = (make(tmp_path / f"{n}", cells=both, change=without(n)) for n in (0, 1))
+    found = compare(c, d)
+    assert found.rows == ()
+    assert {why.split(":")[0] for _, why in found.left_out} == {"not the same seeds have a value"}
+
+
 def test_identical_images_need_no_statistics(tmp_path: Path) -> None:
     a, b = make(tmp_path / "a"), make(tmp_path / "b")
     for folder in (a, b):

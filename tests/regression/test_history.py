@@ -12,6 +12,7 @@ import pytest
 from bench import results
 from bench.errors import ResultError
 from bench.regression import history, history_text
+from bench.report import plots
 from tests.regression.repository import commit, git
 from tests.report import records
 from tests.report.records import Cell
@@ -161,6 +162,24 @@ def test_pages_are_written_with_a_picture(folder: Path, tmp_path: Path) -> None:
     data = json.loads(json.dumps(history_text.data(found), allow_nan=False))
     assert data["series"][0]["eventful"] is True
     assert [point["value"] for point in data["series"][0]["points"]] == [4.0, 4.01, 5.0, 5.01]
+
+
+def test_the_picture_has_what_happened_first(folder: Path) -> None:
+    cells = [replace(CELL, steps=steps) for steps in (10, 20, 50, 100)]
+    for place in range(4):
+        for cell in cells:
+            step = 1.0 if cell.steps == 50 and place >= 2 else 0.0
+            put(folder, 4 + step + 0.001 * place, cell)
+        commit(folder, f"Results, {place}")
+    found = history.read(folder)
+    drawn = history_text._drawn(found)
+    with plots.style():
+        axes = history_text._figure(found, drawn).axes
+    titles = [axis.get_title(loc="left") for axis in axes if axis.get_visible()]
+    assert len(titles) == 4
+    assert titles[0] == "ddim 50\nfd_cifar"
+    shown = [round(float(line.get_ydata()[0]), 2) for line in axes[0].lines]
+    assert {4.0, 5.0} <= set(shown)  # the level before the step and the one after it
 
 
 def test_a_single_commit_has_no_picture(folder: Path, tmp_path: Path) -> None:
