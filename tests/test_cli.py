@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench import cli, executors
 from bench.cell import Setting
+from bench.cli.terminal import duration
 from bench.metrics.registry import METRICS
 from tests import fakes
 
@@ -405,7 +406,7 @@ def test_a_bug_keeps_its_traceback(sweep_file: Path) -> None:
     ],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert cli._duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "arrays": {"results"},
     "influences": {"atomic", "errors", "results"},
     "report": {"atomic", "errors", "influences", "results"},
+    "regression": {"atomic", "errors", "influences", "report", "results", "yaml_lines"},
     # the mathematics
     "diffusion": {"errors", "parameters"},
     "samplers": {"diffusion", "errors", "parameters"},
@@ -76,21 +77,22 @@ ARROWS: dict[str, set[str]] = {
     },
     "fetch": {"errors", "metrics", "models", "sweep_file", "yaml_lines"},
     "certify": {"diffusion", "errors", "parameters", "samplers"},
+    "arithmetic": {"atomic", "certify", "diffusion", "errors", "numerics", "samplers"},
     "catalogue": {
         *("certify", "diffusion", "errors", "metrics", "models", "parameters", "presets"),
         *("samplers", "yaml_lines"),
     },
     "cli": {
-        *("cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch", "launch"),
-        *("metrics", "presets", "progress", "report", "results", "scoring", "states"),
-        *("submissions", "sweep", "training", "yaml_lines"),
+        *("arithmetic", "cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch"),
+        *("launch", "metrics", "presets", "progress", "regression", "report", "results"),
+        *("scoring", "states", "submissions", "sweep", "training", "yaml_lines"),
     },
 }
 
 # These load torch, or are as slow to import.
 HEAVY = {"diffusers", "submitit", "torch", "torch_fidelity", "torchmetrics", "torchvision"}
 LIGHT = (
-    *("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli"),
+    *("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli", "regression"),
     *("cancel", "progress", "states", "submissions"),
 )
 
