@@ -19,7 +19,7 @@ import bench
 from bench.errors import BenchError, SweepError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -396,14 +396,19 @@ def _finish(console: "Console", summary: "RunSummary", file: Path) -> None:
         f"{summary.computed} cells computed, {summary.done_before} done before, "
         f"{len(summary.failed)} failed, in {_duration(summary.seconds)}."
     )
-    for label, reason in summary.failed:
-        _complain(f"{label} failed: {reason}")
+    for cell in summary.failed:
+        _complain(f"{cell.label} failed: {cell.reason}{_see(cell.logs)}")
     if summary.interrupted is not None:
         again = f"Stopped. {summary.interrupted} Go on with: bench run {file}"
         _complain(" ".join(again.split()))
         raise typer.Exit(130)
-    for label, where in summary.missing:
-        _complain(f"{label} left no record{f'; see {where}' if where else ''}")
+    for cell in summary.missing:
+        _complain(f"{cell.label} left no record{_see(cell.logs)}")
+
+
+def _see(logs: "Sequence[str]") -> str:
+    """' (see LOG, LOG)'; "" if there is none."""
+    return f" (see {', '.join(logs)})" if logs else ""
 
 
 @app.command()

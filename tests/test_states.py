@@ -25,7 +25,13 @@ HERE = Owner.this(job="17_0")
 
 def submission(executor: str = "slurm", *ids: str | None, started: int | None = None) -> Submission:
     made = Submission.intended(
-        executor, "tiny", [["a" * 16]] * len(ids), code="c", commit=None, snapshot=None
+        executor,
+        "tiny",
+        [["a" * 16]] * len(ids),
+        now=time.time(),
+        code="c",
+        commit=None,
+        snapshot=None,
     )
     jobs = tuple(Job(name, started, ("a" * 16,), ()) for name in ids)
     return replace(made, jobs=jobs)
@@ -63,6 +69,7 @@ def test_without_a_job_a_claim_is_stale_and_no_claim_is_missing() -> None:
 NOW = time.time()
 LATER = NOW + 1000
 GONE: dict[str, Queued] = {}
+KEYS = frozenset(["a" * 16])
 
 
 def alive(
@@ -70,10 +77,11 @@ def alive(
     *,
     queue: dict[str, Queued] | None = GONE,
     claimed: set[tuple[str, str]] = frozenset(),  # type: ignore[assignment]
+    left: set[str] = KEYS,  # type: ignore[assignment]
     now: float = LATER,
     started: Callable[[int], int | None] = lambda pid: None,
 ) -> list[str | None]:
-    found = states.there(made, queue=queue, claimed=claimed, now=now, started=started)
+    found = states.there(made, queue=queue, claimed=claimed, left=left, now=now, started=started)
     return [job.job.id for job in found]
 
 
@@ -97,6 +105,7 @@ def test_local_jobs_elsewhere_are_judged_by_their_claims() -> None:
     assert alive(made, claimed={("elsewhere", "5")}) == ["5"]
     assert alive(made, claimed={("here", "5"), ("elsewhere", "6")}) == []
     assert alive(made, now=NOW) == ["5"], "it takes a while until the first claim"
+    assert alive(made, now=NOW, left=set()) == [], "it has nothing to begin with"
 
 
 def test_jobs_without_ids_are_there_as_long_as_their_launcher() -> None:
