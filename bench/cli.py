@@ -403,7 +403,8 @@ def _finish(console: "Console", summary: "RunSummary", file: Path) -> None:
         _complain(" ".join(again.split()))
         raise typer.Exit(130)
     for cell in summary.missing:
-        _complain(f"{cell.label} left no record{_see(cell.logs)}")
+        why = f"; {cell.reason}" if cell.reason else ""
+        _complain(f"{cell.label} left no record{why}{_see(cell.logs)}")
 
 
 def _see(logs: "Sequence[str]") -> str:
@@ -435,8 +436,9 @@ def report(
 def status(path: FileOrFolder, results: Results = RESULTS, as_json: AsJson = False) -> None:
     """Say what is done, failed, missing, running and queued.
 
-    It reads files, and asks SLURM's queue if there are jobs of it. Exits with 0 if all cells are
-    done, with 3 while anything is under way, else with 1.
+    It reads files, and asks SLURM's queue if there are jobs of it, and its accounting, where there
+    is one, how the jobs of missing cells ended. Exits with 0 if all cells are done, with 3 while
+    anything is under way, else with 1.
 
     \b
     Examples:
@@ -445,7 +447,8 @@ def status(path: FileOrFolder, results: Results = RESULTS, as_json: AsJson = Fal
     """
     from bench import states
 
-    seen = states.look(_results_folder(path, results))
+    folder = _results_folder(path, results)
+    seen = states.explained(folder, states.look(folder))
     if as_json:
         facts = {"counts": seen.counts, "said": seen.said}
         print(json.dumps(facts | {"cells": [asdict(cell) for cell in seen.cells]}, indent=1))
@@ -459,7 +462,8 @@ def _print_states(seen: "Look") -> None:
 
     print(seen.sentence())
     for cell in seen.cells:
-        if cell.state in (states.FAILED, states.RUNNING, states.STALE):
+        lost = cell.state == states.MISSING and cell.reason
+        if lost or cell.state in (states.FAILED, states.RUNNING, states.STALE):
             print(f"{cell.key[:8]} {cell.label}: {_state(cell)}")
     if waiting := [cell for cell in seen.cells if cell.state == states.QUEUED]:
         reasons = {(cell.job.split("_")[0], cell.reason): 0 for cell in waiting}
@@ -478,7 +482,8 @@ def _state(cell: "CellState") -> str:
     where = f" on {cell.host}" if cell.host else ""
     job = f" (job {cell.job})" if cell.job else ""
     since = f" since {cell.since}" if cell.since else ""
-    return f"{cell.state}{where}{job}{since}, {cell.chunks} of {cell.of} chunks"
+    why = f"; {cell.reason}" if cell.reason else ""
+    return f"{cell.state}{where}{job}{since}, {cell.chunks} of {cell.of} chunks{why}"
 
 
 @app.command()
@@ -500,7 +505,7 @@ def watch(path: FileOrFolder, results: Results = RESULTS) -> None:
         progress.show(
             _console(), folder, {cell.key for cell in before.cells if cell.state not in settled}
         )
-    seen = states.look(folder)
+    seen = states.explained(folder, states.look(folder))
     _print_states(seen)
     raise typer.Exit(states.exit_code(seen))
 

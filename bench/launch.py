@@ -49,7 +49,7 @@ class Unfinished:
 
     Attributes:
         label: which one.
-        reason: of its failure; "" if it has no record.
+        reason: of its failure; or how its job ended, where it has no record and that is known.
         logs: where to read more: the error logs of the jobs that looked at it last.
     """
 
@@ -286,11 +286,12 @@ def _summary(
     stopped = executors.said(folder, made.values())
     if stopped and interrupted is None:
         raise LaunchError("\n".join(stopped))
+    ended = states.endings(folder, {cell.key for cell in silent})
     return RunSummary(
         done_before=len(cells) - len(todo),
         computed=len(todo) - len(failed) - len(silent),
         failed=tuple(_unfinished(cell, reason, last) for cell, reason in failed),
-        missing=tuple(_unfinished(cell, "", last) for cell in silent),
+        missing=tuple(_unfinished(cell, ended.get(cell.key, ""), last) for cell in silent),
         interrupted=interrupted,
         seconds=seconds,
     )

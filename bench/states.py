@@ -41,7 +41,7 @@ class CellState:
     Attributes:
         key, label: which one.
         state: one of `STATES`.
-        reason: of a failure, or why it waits; "" if there is none.
+        reason: of a failure, why it waits, or how its job ended; "" if there is none.
         host, job, since: who works on it, and since when (UTC); "" if nobody does, or unknown.
         chunks: finished ones that lie in its work folder.
         of: chunks that it needs.
@@ -268,6 +268,34 @@ def there(
             queued = Queued(submission.name, True, "", submission.host) if alive else None
         if queued is not None:
             found.append(Waiting(submission, job, queued))
+    return found
+
+
+def explained(folder: Path, seen: Look) -> Look:
+    """With the ends of the jobs of the cells that nobody works on, where accounting tells them."""
+    lost = {cell.key for cell in seen.cells if cell.state in (MISSING, STALE)}
+    reasons = endings(folder, lost)
+    cells = (replace(cell, reason=reasons.get(cell.key, cell.reason)) for cell in seen.cells)
+    return replace(seen, cells=tuple(cells))
+
+
+def endings(folder: Path, keys: Collection[str]) -> dict[str, str]:
+    """How the last jobs of these cells ended: "job 17_4 ended: OUT_OF_MEMORY".
+
+    Cells are left out whose jobs ended by themselves, or of which nothing is known.
+    """
+    last = submissions.latest(submissions.read_all(folder)) if keys else {}
+    jobs = {
+        key: {job.id: last[key].name for job in last[key].jobs if key in job.keys and job.id}
+        for key in keys
+        if key in last and last[key].executor == "slurm"
+    }
+    ended = scheduler.endings({job: name for of in jobs.values() for job, name in of.items()})
+    found = {}
+    for key, of in jobs.items():
+        known = [(job, ended[job]) for job in of if ended.get(job, "COMPLETED") != "COMPLETED"]
+        if known:
+            found[key] = ", ".join(f"job {job} ended: {how}" for job, how in known)
     return found
 
 

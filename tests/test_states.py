@@ -181,3 +181,23 @@ def test_cell_whose_record_lacks_a_metric_is_missing(folder: Path) -> None:
     assert states.look(folder, [key]).cells[0].state == "missing"
     results.write_plan(folder, plan | {"metrics": []})
     assert states.look(folder, [key]).cells[0].state == "done"
+
+
+def test_how_the_jobs_of_lost_cells_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = states.look(folder).cells
+    stale, missing = cells[2].key, cells[4].key
+    made = replace(
+        submission("slurm"),
+        jobs=(Job("17_0", None, (stale,), ()), Job("17_1", None, (missing, cells[0].key), ())),
+    )
+    submissions.write(folder, made)
+    monkeypatch.setattr(scheduler, "queue", lambda arrays: {})
+    how = {"17_0": "NODE_FAIL", "17_1": "COMPLETED"}
+    monkeypatch.setattr(
+        scheduler, "endings", lambda jobs: {job: how[job] for job in jobs if jobs[job] == made.name}
+    )
+    seen = states.explained(folder, states.look(folder))
+    reasons = ["for a reason", "", "job 17_0 ended: NODE_FAIL", "starting", ""]
+    assert [cell.reason for cell in seen.cells] == reasons
+    how["17_1"] = "CANCELLED"
+    assert states.endings(folder, [missing]) == {missing: "job 17_1 ended: CANCELLED"}
