@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -201,3 +202,16 @@ def test_how_the_jobs_of_lost_cells_ended(folder: Path, monkeypatch: pytest.Monk
     assert [cell.reason for cell in seen.cells] == reasons
     how["17_1"] = "CANCELLED"
     assert states.endings(folder, [missing]) == {missing: "job 17_1 ended: CANCELLED"}
+
+
+def test_what_is_old_is_judged_by_the_clock_of_the_file_system(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = states.look(folder).cells[1].key
+    path = chunks.folder_of(folder, key) / CLAIM
+    path.write_text(json.dumps(asdict(replace(HERE, machine="elsewhere"))))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 600)
+    assert states.look(folder, [key]).cells[0].state == "running"
+    shutil.rmtree(submissions.folder_of(folder))  # there is nothing to read the clock from
+    assert states.look(folder, [key]).cells[0].state == "stale claim"
