@@ -109,7 +109,7 @@ def write_reference(path: Path, model: Path, count: int = 2000) -> Path:
     return path
 
 
-def make_sweep(
+def sweep_text(
     folder: Path,
     *,
     grid: str = "[{sampler: ddim, eta: [0, 1], steps: [3, 5]}]",
@@ -119,16 +119,21 @@ def make_sweep(
     chunk: int = 64,
     seeds: str = "0",
     spoiled: bool = False,
-) -> Sweep:
-    """A sweep of the tiny mixture, with its files in `folder`."""
+) -> str:
+    """The file of a sweep of the tiny mixture, whose model and reference it makes in `folder`."""
     model, statistics = folder / "tiny.safetensors", folder / "tiny.npz"
     if not model.exists():
         write_mixture(model)
         write_reference(statistics, model)
         if spoiled:
             write_mixture(model, spoiled=True)
-    return sweep.parse(
+    return (
         f"# Does anything get lost?\nname: tiny\nmodel: {{kind: mixture, name: {model}}}\n"
         f"samples: {samples}\nseed: [{seeds}]\nmetrics: [fd_tiny]\nreference: {statistics}\n"
         f"batch: {batch}\nchunk: {chunk}\ngrid: {grid}\nlaunch: {launch}\n"
     )
+
+
+def make_sweep(folder: Path, **options: Any) -> Sweep:
+    """The sweep of `sweep_text`."""
+    return sweep.parse(sweep_text(folder, **options))

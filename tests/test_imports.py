@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "results": {"atomic", "errors"},
     "scheduler": {"errors"},
     "submissions": {"atomic", "errors", "process", "results"},
-    "states": {"claim", "process", "results", "scheduler", "submissions"},
+    "states": {"claim", "errors", "process", "results", "scheduler", "submissions"},
     "cancel": {"claim", "process", "scheduler", "states", "submissions"},
     "progress": {"results", "states"},
     "arrays": {"results"},
@@ -67,8 +67,8 @@ ARROWS: dict[str, set[str]] = {
         *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),
     },
     "executors": {
-        *("arrays", "atomic", "code", "errors", "jobs", "process", "provenance", "results"),
-        *("scheduler", "submissions", "sweep", "worker"),
+        *("arrays", "atomic", "claim", "code", "errors", "jobs", "process", "provenance"),
+        *("results", "scheduler", "submissions", "sweep", "worker"),
     },
     "launch": {
         *("arrays", "atomic", "cancel", "cell", "chunks", "claim", "errors", "executors"),

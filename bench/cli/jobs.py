@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 def status(path: FileOrFolder, results: Results = RESULTS, as_json: AsJson = False) -> None:
     """Say what is done, failed, missing, running and queued.
 
-    It reads files, and asks SLURM's queue if there are jobs of it. Exits with 0 if all cells are
-    done, with 3 while anything is under way, else with 1.
+    It reads files, and asks SLURM's queue if there are jobs of it, and its accounting, where there
+    is one, how the jobs of missing cells ended. Exits with 0 if all cells are done, with 3 while
+    anything is under way, else with 1.
 
     \b
     Examples:
@@ -37,7 +38,8 @@ def status(path: FileOrFolder, results: Results = RESULTS, as_json: AsJson = Fal
     """
     from bench import states
 
-    seen = states.look(results_folder(path, results))
+    folder = results_folder(path, results)
+    seen = states.explained(folder, states.look(folder))
     if as_json:
         facts = {"counts": seen.counts, "said": seen.said}
         print(json.dumps(facts | {"cells": [asdict(cell) for cell in seen.cells]}, indent=1))
@@ -51,7 +53,8 @@ def _print_states(seen: "Look") -> None:
 
     print(seen.sentence())
     for cell in seen.cells:
-        if cell.state in (states.FAILED, states.RUNNING, states.STALE):
+        lost = cell.state == states.MISSING and cell.reason
+        if lost or cell.state in (states.FAILED, states.RUNNING, states.STALE):
             print(f"{cell.key[:8]} {cell.label}: {_state(cell)}")
     if waiting := [cell for cell in seen.cells if cell.state == states.QUEUED]:
         reasons = {(cell.job.split("_")[0], cell.reason): 0 for cell in waiting}
@@ -70,7 +73,8 @@ def _state(cell: "CellState") -> str:
     where = f" on {cell.host}" if cell.host else ""
     job = f" (job {cell.job})" if cell.job else ""
     since = f" since {cell.since}" if cell.since else ""
-    return f"{cell.state}{where}{job}{since}, {cell.chunks} of {cell.of} chunks"
+    why = f"; {cell.reason}" if cell.reason else ""
+    return f"{cell.state}{where}{job}{since}, {cell.chunks} of {cell.of} chunks{why}"
 
 
 @app.command()
@@ -92,7 +96,7 @@ def watch(path: FileOrFolder, results: Results = RESULTS) -> None:
         progress.show(
             make_console(), folder, {cell.key for cell in before.cells if cell.state not in settled}
         )
-    seen = states.look(folder)
+    seen = states.explained(folder, states.look(folder))
     _print_states(seen)
     raise typer.Exit(states.exit_code(seen))
 

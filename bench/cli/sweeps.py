@@ -25,6 +25,8 @@ from bench.cli.terminal import bar, complain, duration, make_console
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from bench.fetch import Need
@@ -312,14 +314,20 @@ def _finish(console: "Console", summary: "RunSummary", file: Path) -> None:
         f"{summary.computed} cells computed, {summary.done_before} done before, "
         f"{len(summary.failed)} failed, in {duration(summary.seconds)}."
     )
-    for label, reason in summary.failed:
-        complain(f"{label} failed: {reason}")
+    for cell in summary.failed:
+        complain(f"{cell.label} failed: {cell.reason}{_see(cell.logs)}")
     if summary.interrupted is not None:
         again = f"Stopped. {summary.interrupted} Go on with: bench run {file}"
         complain(" ".join(again.split()))
         raise typer.Exit(130)
-    for label, where in summary.missing:
-        complain(f"{label} left no record{f'; see {where}' if where else ''}")
+    for cell in summary.missing:
+        why = f"; {cell.reason}" if cell.reason else ""
+        complain(f"{cell.label} left no record{why}{_see(cell.logs)}")
+
+
+def _see(logs: "Sequence[str]") -> str:
+    """' (see LOG, LOG)'; "" if there is none."""
+    return f" (see {', '.join(logs)})" if logs else ""
 
 
 @app.command()
