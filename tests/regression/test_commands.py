@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,15 +68,19 @@ def test_history_prints_and_writes(
 
 
 @pytest.fixture
-def own_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the record, of two samplers."""
+    known = dict(REGISTRY)
     path = tmp_path / "fingerprints.json"
     shutil.copy(arithmetic.RECORD, path)
     for name in set(REGISTRY) - {"ddim", "heun"}:
-        monkeypatch.delitem(REGISTRY, name)
+        del REGISTRY[name]
     arithmetic.update(path, arithmetic.measure(), "two are enough for a test")
     monkeypatch.setattr(arithmetic, "RECORD", path)
-    return path
+    yield path
+    # All at once, because messages name samplers in the order of the registry.
+    REGISTRY.clear()
+    REGISTRY.update(known)
 
 
 def test_fingerprint_names_what_changed(
