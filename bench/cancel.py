@@ -63,8 +63,8 @@ def cancel(
         stopped += slurm
     except scheduler.Away as error:
         left.append(
-            f"SLURM does not answer ({error}), so {len(slurm)} jobs were not cancelled and go on. "
-            f'When it answers again (sinfo shows that): "bench cancel {folder}".'
+            f"SLURM does not answer ({error}). Its jobs were not cancelled and go on. When it "
+            f'answers again (sinfo shows that): "bench cancel {folder}".'
         )
     return Cancelled(len(stopped), _released(folder, stopped), tuple(left))
 

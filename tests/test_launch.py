@@ -620,7 +620,7 @@ def test_cancelling_while_slurm_is_away_stops_what_it_can_and_says_what_is_left(
     assert done.jobs == 2
     assert [process.started(pid) for pid in workers_of(folder)] == [None, None]
     assert done.left == (
-        "SLURM does not answer (Unable to contact slurm controller), so 1 jobs were not cancelled "
+        "SLURM does not answer (Unable to contact slurm controller). Its jobs were not cancelled "
         f'and go on. When it answers again (sinfo shows that): "bench cancel {folder}".',
     )
     for name in ("squeue", "scancel"):

@@ -258,7 +258,7 @@ def test_controller_that_is_away_for_a_moment(tmp_path: Path, folder: Path) -> N
     assert seen.counts["missing"] == 0, "what is queued is not taken for lost"
     done = cancel.cancel(folder)
     assert done.jobs == done.released == 0
-    assert "so 2 jobs were not cancelled and go on." in done.left[0]
+    assert "Its jobs were not cancelled and go on." in done.left[0]
     before = jobs_of(folder)
     (tmp_path / "second").mkdir()
     waiting = [
