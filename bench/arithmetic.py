@@ -46,7 +46,7 @@ ROUNDING = 1e-9
 
 A model whose answers are off in their last bit moves no number by more than 2e-11
 (`tests/test_arithmetic.py` has it), and refactorings by less than 1e-12. The smallest planted
-defect moves one by 1e-3 (`tests/regression/planted.py`). The threshold lies between the two, fifty
+defect moves one by 6e-3 (`tests/regression/planted.py`). The threshold lies between the two, fifty
 times above the one and far below the other; it is that of the fingerprints in the records, too.
 """
 
