@@ -107,7 +107,9 @@ def _released(folder: Path, stopped: list[Waiting]) -> int:
     killed = False
     while stopped and time.monotonic() - began < PATIENCE:
         seen = states.look(folder)
-        if not ids & {job.job.id for job in seen.jobs}:
+        # A worker may outlive the process that the job is known by, and its claim with it.
+        working = {cell.job for cell in seen.cells if cell.state == states.RUNNING}
+        if not ids & ({job.job.id for job in seen.jobs} | working):
             break
         if not killed and time.monotonic() - began > GRACE:
             killed = True

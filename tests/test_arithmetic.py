@@ -1,5 +1,6 @@
 """The record of the samplers' arithmetic: up to date, sharp, and tied to the changelog."""
 
+import doctest
 import json
 import math
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import arithmetic
+from bench import arithmetic, chunks
 from bench.arithmetic import NOISE, ROUNDING, SCHEDULE, SHARED, SPACING, Cases, Record
 from bench.certify.problems import Blobs
 from bench.certify.variants import variants_of
@@ -17,6 +18,7 @@ from bench.diffusion.denoiser import Pair
 from bench.diffusion.schedule import SCHEDULES, Point
 from bench.diffusion.spacing import SPACINGS
 from bench.errors import BenchError, ResultError, SweepError
+from bench.regression import fingerprints
 from bench.samplers import REGISTRY
 from tests.certify.defects import DEFECTS, ROOT
 from tests.regression.planted import REFACTORINGS, Defect, is_right, named_by
@@ -97,6 +99,11 @@ def test_a_sampler_that_fails_is_a_change(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_unknown_sampler_is_refused() -> None:
     with pytest.raises(SweepError, match='There is no sampler "dimm"'):
         arithmetic.measure(["dimm"])
+
+
+def test_records_are_held_to_the_same_threshold() -> None:
+    assert chunks.TOLERANCE == fingerprints.TOLERANCE == ROUNDING
+    assert doctest.testmod(fingerprints).failed == 0
 
 
 # The comparison of two measurements.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bench import results
 from bench.errors import ResultError
+from bench.regression.fingerprints import same_arithmetic
 from bench.regression.moved import Moved, moved
 from bench.regression.verdicts import THRESHOLD, WORSE, Difference, Verdict, judge
 from bench.report import frame
@@ -358,13 +359,8 @@ def _notes(a: _Side, b: _Side, one: Pooled, other: Pooled) -> Iterator[str]:
     """What else differs between the records of the first seed."""
     then = a.study.records[one.keys[0][1:]].provenance
     now = b.study.records[other.keys[0][1:]].provenance
-    old, new = then.get("fingerprint") or [], now.get("fingerprint") or []
-    # As of old fingerprints: see bench.arithmetic.ROUNDING.
-    same_seed = one.keys[0][1:] == other.keys[0][1:]
-    if same_seed and not (
-        len(old) == len(new)
-        and all(abs(x - y) <= 1e-9 * max(1.0, abs(x)) for x, y in zip(old, new, strict=True))
-    ):
+    # The fingerprint of a cell is of its own noise, so of its seed.
+    if one.keys[0][1:] == other.keys[0][1:] and not same_arithmetic(then, now):
         yield "the sampler's arithmetic changed"
     if then.get("model_digest") != now.get("model_digest"):
         yield "another model"

@@ -14,6 +14,7 @@ from bench import results
 from bench.errors import ResultError
 from bench.regression import git
 from bench.regression.changes import Story, story
+from bench.regression.fingerprints import same_arithmetic
 from bench.results import Result
 
 
@@ -161,7 +162,9 @@ def _series(records: list[tuple[int, Result]]) -> Iterator[Series]:
                 left_out += 1
                 continue
             error = found.get("standard_error")
-            changed = before is not None and _other(before, result)
+            changed = before is not None and not same_arithmetic(
+                before.provenance, result.provenance
+            )
             points.append(
                 Point(place, found["value"], math.nan if error is None else error, changed)
             )
@@ -170,15 +173,6 @@ def _series(records: list[tuple[int, Result]]) -> Iterator[Series]:
 
 
 _TIES = ("n", "reference_digest", "extractor_digest")
-
-
-def _other(before: Result, after: Result) -> bool:
-    """Whether the sampler's arithmetic is another, as `chunks.same_fingerprint` has it."""
-    a, b = (result.provenance.get("fingerprint") or [] for result in (before, after))
-    same = len(a) == len(b) and all(
-        abs(x - y) <= 1e-9 * max(1.0, abs(x)) for x, y in zip(a, b, strict=True)
-    )
-    return not same
 
 
 def _completed(points: list[Point]) -> tuple[Point, ...]:
