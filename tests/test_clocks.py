@@ -134,6 +134,6 @@ def test_workers_that_have_just_been_submitted_are_seen(machines: Machines, cloc
     assert (code, err) == (0, "")
     code, out, err = machines.said(HERE, "submit", "--executor", "local")
     assert (code, err) == (0, "")
-    assert out.startswith("0 cells submitted in 0 jobs, 5 under way before.")
+    assert out.startswith("0 cells submitted in 0 jobs, "), "some may be done by now"
     assert machines.said(HERE, "run")[0] == 0
     assert computed_twice(machines.folder) == []
