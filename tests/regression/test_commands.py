@@ -71,8 +71,9 @@ def own_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the record, of two samplers."""
     path = tmp_path / "fingerprints.json"
     shutil.copy(arithmetic.RECORD, path)
-    for name in set(REGISTRY) - {"ddim", "heun"}:
-        monkeypatch.delitem(REGISTRY, name)
+    # A list of names of its own: an entry that a test takes out of the registry comes back as the
+    # last one, and its order is that of docs/samplers.md.
+    monkeypatch.setattr(arithmetic, "REGISTRY", dict.fromkeys(["ddim", "heun"]))
     arithmetic.update(path, arithmetic.measure(), "two are enough for a test")
     monkeypatch.setattr(arithmetic, "RECORD", path)
     return path
