@@ -13,6 +13,7 @@ import pandas as pd
 
 from bench.report import frame, tables, yardstick
 from bench.report.cautions import cautions
+from bench.report.content import Table
 from bench.report.frame import Setting, Study
 from bench.report.markdown import (
     NAMED,
@@ -21,6 +22,7 @@ from bench.report.markdown import (
     digits,
     escape,
     listed,
+    render,
     table,
     times,
 )
@@ -108,11 +110,11 @@ def _of(study: Study, metric: str) -> str:
     return f"{escape(metric)}, for {escape(told)}, as said below." if told else escape(metric)
 
 
-def _blocks(found: Iterable[tables.Table]) -> list[str]:
+def _blocks(found: Iterable[Table]) -> list[str]:
     return [
         block
         for part in found
-        for block in ([f"**{escape(part.title)}**"] if part.title else []) + [part.text]
+        for block in ([f"**{escape(part.title)}**"] if part.title else []) + [render(part)]
     ]
 
 
