@@ -88,6 +88,9 @@ SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file (Y
 FileOrFolder = Annotated[
     Path, typer.Argument(metavar="FILE|FOLDER", help="A sweep file, or its results folder.")
 ]
+FilesOrFolders = Annotated[
+    list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Sweep files or results folders.")
+]
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="Records go to DIR/<sweep>/.")
 ]
@@ -408,11 +411,13 @@ def _finish(console: "Console", summary: "RunSummary", file: Path) -> None:
 
 @app.command()
 def report(
-    path: FileOrFolder,
+    paths: FilesOrFolders,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Write the report of what is there: tables, plot, samples.
+    """Write the report of what is there: tables, plots, samples, as report.html and report.md.
+
+    Several sweeps give one report, in a folder named after all of them.
 
     What you have to say about the results goes into notes.md in their folder, in Markdown: every
     report shows it, as it is, under "Notes".
@@ -421,9 +426,47 @@ def report(
     Examples:
         bench report sweeps/quickstart.yaml
         bench report results/ddim-table
+        bench report results/ddim-table results/zoo
     """
-    folder = _results_folder(path, results)
-    _build(_console(), folder, reports / folder.resolve().name)
+    folders = [_results_folder(path, results) for path in paths]
+    _build(_console(), folders, reports / "+".join(folder.resolve().name for folder in folders))
+
+
+@app.command("published")
+def published_(
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILTER...]", help="A text that a row has, or COLUMN=VALUE."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show FID values that papers report for CIFAR-10, and where.
+
+    A row must pass every filter. Only rows of one base model (model=...) and one spacing compare;
+    --json prints every column.
+
+    \b
+    Examples:
+        bench published ddim spacing=quadratic eta=0
+        bench published model=edm-cifar10-uncond-vp nfe=10 --json
+    """
+    from bench import published
+
+    found = published.find(filters or [])
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = ("fid", "method", "nfe", "steps", "spacing", "eta", "order", "model")
+    table = Table(*shown, "paper", box=None, pad_edge=False)
+    for row in found:
+        where = f"{row['paper']} {row['year']}, {row['table_or_figure']}"
+        table.add_row(*(escape(row[name]) for name in shown), escape(where))
+    console = _console()
+    console.print(table)
+    console.print(f"{len(found)} of {len(published.rows())} published values.")
 
 
 @app.command()
@@ -969,10 +1012,10 @@ def _results_folder(path: Path, results: Path) -> Path:
     return results / name
 
 
-def _build(console: "Console", folder: Path, out: Path) -> None:
+def _build(console: "Console", folders: Path | list[Path], out: Path) -> None:
     from bench import report
 
-    console.print(f"Report: {report.build(folder, out)}", soft_wrap=True)
+    console.print(f"Report: {report.build(folders, out)}", soft_wrap=True)
 
 
 @contextmanager

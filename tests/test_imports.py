@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "progress": {"results", "states"},
     "arrays": {"results"},
     "influences": {"atomic", "errors", "results"},
-    "report": {"atomic", "errors", "influences", "results"},
+    "published": {"errors"},
+    "report": {"atomic", "errors", "influences", "published", "results"},
     # the mathematics
     "diffusion": {"errors", "parameters"},
     "samplers": {"diffusion", "errors", "parameters"},
@@ -82,7 +83,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         *("cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch", "launch"),
-        *("metrics", "presets", "progress", "report", "results", "scoring", "states"),
+        *("metrics", "presets", "progress", "published", "report", "results", "scoring", "states"),
         *("submissions", "sweep", "training", "yaml_lines"),
     },
 }
@@ -90,7 +91,7 @@ ARROWS: dict[str, set[str]] = {
 # These load torch, or are as slow to import.
 HEAVY = {"diffusers", "submitit", "torch", "torch_fidelity", "torchmetrics", "torchvision"}
 LIGHT = (
-    *("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli"),
+    *("errors", "atomic", "results", "influences", "published", "report", "yaml_lines", "cli"),
     *("cancel", "progress", "states", "submissions"),
 )
 

@@ -60,6 +60,23 @@ class Table:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the report.
+
+    Attributes:
+        file: Its name, or None where there is none.
+        caption: How to read it, as safe Markdown, or why there is none.
+        alt: What it shows, for those who do not see it.
+        svg: The element that stands for it in a page, with a mark on each value; "" without one.
+    """
+
+    file: str | None
+    caption: str
+    alt: str = ""
+    svg: str = ""
+
+
 @dataclass
 class Footnotes:
     """Numbered notes under one table; equal texts share a number."""

@@ -158,3 +158,12 @@ def listed(words: Sequence[str], most: int = NAMED) -> str:
     """
     *start, last = words if len(words) <= most else [*words[:most], f"{len(words) - most} more"]
     return f"{', '.join(start)} and {last}" if start else last
+
+
+def count(number: int, noun: str) -> str:
+    """A whole number of things.
+
+    >>> count(1, "cell"), count(2000, "cell")
+    ('1 cell', '2,000 cells')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -134,16 +134,15 @@ def by_eta(
     points: pd.DataFrame, exact: Pooled | None, scale: Scale, yardstick: Yardstick
 ) -> Iterator[Table]:
     """Tables with eta down and steps across, one a spacing, where a sampler sweeps both."""
-    for title, part in _sweeps_of_eta(points):
-        etas = part.drop_duplicates("rank").set_index("rank")[ETA].map(plain)
-        ranks = sorted(etas.index, key=lambda rank: _eta_order(etas[rank]))
+    for title, part in sweeps_of_eta(points):
+        etas = eta_rows(part)
         signs = Signs("column", yardstick)
         notes, header, columns = Footnotes(), ["η"], []
         for steps, at in part.groupby("steps"):
-            head, found = series(at, ranks, "steps", scale, signs, notes)
+            head, found = series(at, etas, "steps", scale, signs, notes)
             header.append(f"S = {steps}{head}")
             columns.append(found)
-        rows = [[Place(etas[rank]), *row] for rank, *row in zip(ranks, *columns, strict=True)]
+        rows = [[Place(eta), *row] for eta, *row in zip(etas.values(), *columns, strict=True)]
         rows += _floor(exact, len(columns), scale, notes)
         legend = _legend(header, rows, signs, part)
         yield Table(title, header, rows, notes.lines(), legend, name="by-eta")
@@ -205,11 +204,11 @@ def references(
 
 def only_eta(points: pd.DataFrame) -> bool:
     """Whether the tables by eta hold every point, so that those by NFE only repeat them."""
-    held = sum(len(part) for _, part in _sweeps_of_eta(points))
+    held = sum(len(part) for _, part in sweeps_of_eta(points))
     return 0 < held == len(points)
 
 
-def _sweeps_of_eta(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def sweeps_of_eta(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The points in which only eta (two values or more) and the steps (likewise) vary.
 
     None where `by_nfe` has a row a configuration, which is this layout already.
@@ -221,6 +220,12 @@ def _sweeps_of_eta(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     for (line, grid), part in swept.groupby([without_eta, "grid"], sort=False):
         if part["rank"].nunique() > 1 and part["steps"].nunique() > 1:
             yield f"{line}, spacing {grid}", part
+
+
+def eta_rows(part: pd.DataFrame) -> dict[int, str]:
+    """Eta in words by rank, in the order of the rows."""
+    etas = part.drop_duplicates("rank").set_index("rank")[ETA].map(plain)
+    return {rank: etas[rank] for rank in sorted(etas.index, key=lambda r: _eta_order(etas[r]))}
 
 
 def _eta_order(eta: str) -> tuple[bool, float, str]:

@@ -342,7 +342,9 @@ def test_several_seeds_have_the_error_of_their_mean(tmp_path: Path) -> None:
         (best,) = tables.best(found, None, Scale(), Yardstick())
         (table,) = tables.by_nfe(found, None, Scale(), Yardstick())
         shown = "0.050" if error is None else "0.021"
-        assert render(best).splitlines()[2] == f"| from 5 | a ≈ c | c | 1.050 ± {shown} | 1.05 | — |"
+        assert (
+            render(best).splitlines()[2] == f"| from 5 | a ≈ c | c | 1.050 ± {shown} | 1.05 | — |"
+        )
         assert render(table).splitlines()[2] == (
             f"| 5 | 1.050 ± {shown} ≈ | 9.050 ± {shown} | 1.100 ± {shown} ≈ |"
         )
@@ -399,7 +401,8 @@ def test_what_ran_and_footnotes_stand_beside_the_mark(tmp_path: Path) -> None:
     )
     (table,) = tables.by_nfe(found, None, Scale(), Yardstick())
     assert (
-        render(table).splitlines()[2] == "| 10 | 2.00 ± 0.10 | **1.00 ± 0.10**<sup>1</sup> (9 NFE) |"
+        render(table).splitlines()[2]
+        == "| 10 | 2.00 ± 0.10 | **1.00 ± 0.10**<sup>1</sup> (9 NFE) |"
     )
 
 
@@ -407,8 +410,10 @@ def test_many_that_tie_are_cut(tmp_path: Path) -> None:
     values = {(f"s{n}", 5): (1.0 + n / 100, 0.5) for n in range(9)}
     found = points(tmp_path, [Cell(*name) for name in values], of=sure(values))
     (best,) = tables.best(found, None, Scale(), Yardstick())
-    assert render(best).splitlines()[2].startswith(
-        "| from 5 | s0 ≈ s1 ≈ s2 ≈ s3 ≈ s4 ≈ s5 ≈ s6 ≈ 2 more | s1 |"
+    assert (
+        render(best)
+        .splitlines()[2]
+        .startswith("| from 5 | s0 ≈ s1 ≈ s2 ≈ s3 ≈ s4 ≈ s5 ≈ s6 ≈ 2 more | s1 |")
     )
 
 
