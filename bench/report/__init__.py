@@ -66,16 +66,17 @@ def build(folders: Path | Sequence[Path], out: Path) -> Path:
     study = frame.read(*folders)
     notes = "\n\n".join(found for folder in folders if (found := _notes(folder / NOTES)))
     # matplotlib and seaborn take seconds to import: not before the records are known to be good.
-    from bench.report import page, plots, samples, tex, text
+    from bench.report import page, plots, samples, sections, tex, text
 
+    said = sections.every(study)
     atomic.make_folder(out)
     pictures = plots.write(study, out)
     sheet = samples.write(study, folders, out)
     # Without an index column and with fixed line ends the bytes are the same everywhere.
     atomic.write_text(out / "table.csv", frame.tidy(study).to_csv(index=False, lineterminator="\n"))
-    atomic.write_text(out / "table.tex", tex.tables(study))
-    atomic.write_text(out / PAGE, page.render(study, pictures, sheet, out, notes))
-    atomic.write_text(out / REPORT, text.report(study, pictures, sheet, notes))
+    atomic.write_text(out / "table.tex", tex.tables(said))
+    atomic.write_text(out / PAGE, page.render(study, said, pictures, sheet, out, notes))
+    atomic.write_text(out / REPORT, text.report(study, said, pictures, sheet, notes))
     return out / REPORT
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench import influences, results
 from bench.report.names import EXACT, FLOW, MANY, named, plain, rivals
-from bench.report.pooled import Pooled, pool
+from bench.report.pooled import Pooled, Row, missing, pool
 from bench.results import Result
 
 ALL = "all"
@@ -199,7 +199,7 @@ class Flow:
 def floor(setting: Setting, metric: str) -> Pooled | None:
     """The value of exact draws of the model, pooled over seeds; None if there is no such cell."""
     rows = setting.cells[setting.cells["sampler"] == EXACT]
-    return None if rows.empty else pool(rows, metric)
+    return None if rows.empty else pool(rows.to_dict("records"), metric)
 
 
 def flows(setting: Setting, metric: str) -> list[Flow]:
@@ -209,7 +209,7 @@ def flows(setting: Setting, metric: str) -> list[Flow]:
     for (_, steps), group in rows.groupby(["rank", "steps"]):
         line, grid = group.iloc[0][["line", "grid"]]
         name = f"exact flow{line.removeprefix(FLOW)} ({grid}, S = {steps})"
-        found.append(Flow(name, grid, pool(group, metric)))
+        found.append(Flow(name, grid, pool(group.to_dict("records"), metric)))
     return found
 
 
@@ -223,28 +223,48 @@ def points(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     parameters = [name for name in cells.columns if name.startswith("param.")]
     placed = cells[cells["budget"].notna() | cells["tolerance"].notna()]
-    rows: list[dict[str, Any]] = []
-    for _, group in placed[rivals(placed)].groupby(_KEY, dropna=False):
-        first = group.iloc[0]
+    # Plain Python: a group of a few cells costs pandas a hundred times what it holds.
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in placed[rivals(placed)].to_dict("records"):
+        place = tuple(math.inf if missing(row[name]) else row[name] for name in _KEY[:3])
+        groups.setdefault((*place, str(row["tolerance"])), []).append(row)
+    rows = []
+    for place in sorted(groups):
+        group = groups[place]
+        first, value = group[0], pool(group, metric)
+        means = [row["nfe"] if missing(row["nfe_mean"]) else row["nfe_mean"] for row in group]
         row = {name: first[name] for name in [*_KEY, *_CELL, *parameters]}
-        row["nfe"] = group["nfe_mean"].fillna(group["nfe"].astype("float64")).mean()
-        row["seconds"] = _seconds(group)
-        row |= {"least": group["nfe_min"].min(), "most": group["nfe_max"].max()}
+        row |= {"nfe": _mean(means), "seconds": _mean(map(_seconds, group))}
+        row["least"] = min(_known(group, "nfe_min"), default=None)
+        row["most"] = max(_known(group, "nfe_max"), default=None)
         row |= {"effective": first["steps_effective"], "served": bool(first.get("served", False))}
-        value = pool(group, metric)
         rows.append(row | {"value": value, "mean": value.mean})
-    return pd.DataFrame(rows, columns=[*_KEY, *_CELL, *parameters, *_POINT])
+    names = [*_KEY, *_CELL, *parameters]
+    kinds = {name: cells[name].dtype for name in names}
+    kinds |= dict.fromkeys(["nfe", "seconds", "mean"], np.dtype("float64"))
+    kinds |= dict.fromkeys(["least", "most"], pd.Int64Dtype())
+    return pd.DataFrame(rows, columns=[*names, *_POINT]).astype(kinds)
+
+
+def _mean(numbers: Iterable[Any]) -> float:
+    """The mean of those that are known; NaN of none."""
+    known = [float(number) for number in numbers if not missing(number)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _known(rows: Iterable[Row], name: str) -> list[Any]:
+    return [row[name] for row in rows if not missing(row[name])]
+
+
+def _seconds(row: Row) -> float:
+    """Of sampling, for 1,000 images."""
+    seconds = row["seconds_sampling"]
+    return math.nan if missing(seconds) or seconds <= 0 else 1000 * seconds / row["samples"]
 
 
 _KEY = ["rank", "budget", "steps", "tolerance"]
 _CELL = ["line", "grid", "label", "sampler", "family"]
 _POINT = ["nfe", "seconds", "least", "most", "effective", "served", "value", "mean"]
-
-
-def _seconds(cells: pd.DataFrame) -> float:
-    """Seconds of sampling for 1,000 images; NaN where none are known."""
-    timed = cells[cells["seconds_sampling"] > 0]
-    return 1000 * float((timed["seconds_sampling"] / timed["samples"].astype("float64")).mean())
 
 
 def parts(points: pd.DataFrame) -> list[tuple[str, pd.DataFrame]] | None:

@@ -41,6 +41,15 @@ class Part:
     folded: list[Table]
 
 
+Sections = dict[str, list[Part]]
+"""By metric."""
+
+
+def every(study: Study) -> Sections:
+    """The parts of every metric."""
+    return {metric: list(parts(study, metric)) for metric in study.metrics}
+
+
 def parts(study: Study, metric: str) -> Iterator[Part]:
     """The parts of a metric, in the order of the settings."""
     study = frame.asking(study, metric)

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from bench.report import sections
 from bench.report.content import BOLD, TIE, Place, Table
-from bench.report.frame import Study
+from bench.report.sections import Sections
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -36,11 +35,11 @@ def escape(text: str) -> str:
     return _FOUND.sub(lambda found: _SPECIAL[found.group()], line)
 
 
-def tables(study: Study) -> str:
+def tables(found: Sections) -> str:
     r"""All tables of all metrics; each is a `table` that \input brings into a paper."""
     blocks = ["% Made by bench report. Needs \\usepackage{booktabs}."]
-    for metric in study.metrics:
-        for part in sections.parts(study, metric):
+    for metric, parts in found.items():
+        for part in parts:
             for table in [*part.tables, *part.folded]:
                 words = (metric, part.scale.words, part.name, table.title)
                 title = ", ".join(word for word in words if word)

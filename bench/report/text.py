@@ -2,24 +2,42 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from bench.report import frame, provenance, sections
+from bench.report import frame, provenance
 from bench.report.captions import caption
 from bench.report.content import Picture, Table
 from bench.report.frame import Study
 from bench.report.markdown import Scale, count, escape, render
 from bench.report.names import rivals
 from bench.report.plots import Pictures
+from bench.report.sections import Part, Sections
 
-FOLDED = "The same numbers with NFE down"
+FOLDED = "The values by η again, with NFE down"
 
 
-def report(study: Study, plots: Mapping[str, Pictures], samples: Picture, notes: str = "") -> str:
-    """The whole of report.md; `plots` has the pictures of each metric, `notes` is an author's."""
+def report(
+    study: Study,
+    found: Sections,
+    plots: Mapping[str, Pictures],
+    samples: Picture,
+    notes: str = "",
+) -> str:
+    """The whole of report.md.
+
+    Args:
+        study: What is reported.
+        found: What is said about each metric.
+        plots: The pictures of each metric.
+        samples: The picture of samples.
+        notes: An author's, in Markdown.
+    """
     blocks = [f"# {escape(study.title)}", lead(study)]
     if notes:
         blocks += ["## Notes", "*By an author; all below is made from the records.*", notes]
     for metric in study.metrics:
-        blocks += [f"## {escape(metric)}", *_metric(study, metric, plots[metric])]
+        blocks += [
+            f"## {escape(metric)}",
+            *_metric(of(study, metric), found[metric], plots[metric]),
+        ]
     blocks += ["## Samples", *_image(samples)]
     blocks += ["## Configurations", *(_blocks(provenance.configurations(study)) or ["None."])]
     blocks += ["## Provenance", render(provenance.origins(study))]
@@ -57,9 +75,9 @@ def of(study: Study, metric: str) -> str:
     return f"{escape(metric)}, for {escape(told)}, as said below." if told else escape(metric)
 
 
-def _metric(study: Study, metric: str, plots: Pictures) -> Iterator[str]:
-    yield from _image(plots.nfe, of(study, metric))
-    for part in sections.parts(study, metric):
+def _metric(about: str, parts: Iterable[Part], plots: Pictures) -> Iterator[str]:
+    yield from _image(plots.nfe, about)
+    for part in parts:
         if part.name:
             yield f"### {escape(part.name)}"
         yield f"In words{f' (values {part.scale.words})' if part.scale.words else ''}:"

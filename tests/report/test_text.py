@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bench import influences
-from bench.report import frame, plots, text
+from bench.report import frame, plots, sections, text
 from bench.report.content import Picture
 from bench.report.markdown import Scale
 from bench.report.pooled import Pooled
@@ -30,8 +30,8 @@ def said(folder: Path, values: dict[tuple[str, int], float], floor: float | None
 
 def report(folder: Path) -> str:
     study = frame.read(folder)
-    made = plots.Pictures(NOTHING, NOTHING, NOTHING)
-    return text.report(study, dict.fromkeys(study.metrics, made), NOTHING)
+    made = dict.fromkeys(study.metrics, plots.Pictures(NOTHING, NOTHING, NOTHING))
+    return text.report(study, sections.every(study), made, NOTHING)
 
 
 def test_summary_names_the_lowest_and_the_first_near_the_floor(tmp_path: Path) -> None:
@@ -132,10 +132,13 @@ def test_an_author_s_notes_stand_as_written_before_the_numbers(tmp_path: Path) -
     notes = "One | two.\n\n*Three* and <b>four</b>."
     made = dict.fromkeys(study.metrics, plots.Pictures(NOTHING, NOTHING, NOTHING))
     said = "## Notes\n\n*By an author; all below is made from the records.*\n\n" + notes
-    found = text.report(study, made, NOTHING, notes)
+    parts = sections.every(study)
+    found = text.report(study, parts, made, NOTHING, notes)
     assert f"(table.csv).\n\n{said}\n\n## fd_cifar\n" in found
-    assert found.replace(f"{said}\n\n", "") == text.report(study, made, NOTHING)
-    assert "Notes" not in text.report(study, made, NOTHING)
+    assert found.replace(f"{said}\n\n", "") == text.report(
+        study, sections.every(study), made, NOTHING
+    )
+    assert "Notes" not in text.report(study, parts, made, NOTHING)
 
 
 def test_the_report_opens_with_the_question_and_the_state(tmp_path: Path) -> None:
@@ -289,8 +292,8 @@ def test_the_best_is_called_so_only_beyond_the_noise(tmp_path: Path) -> None:
         "At 5 NFE, **heun** is best, 4.00 ± 0.11 (ddim needs 10 NFE for that); next is ddim, "
         "13.40 ± 0.12, 3.4 times as high.",
         "At 10 NFE, heun, ddim and euler cannot be told apart: 2.40 ± 0.20 to 2.60 ± 0.20.",
-        "At 20 NFE, **heun** has the lowest value, 1.20 (ddim needs 50 NFE for that); next is ddim, "
-        "1.50 ± 0.10, 1.25 times as high.",
+        "At 20 NFE, **heun** has the lowest value, 1.20 (ddim needs 50 NFE for that); next is "
+        "ddim, 1.50 ± 0.10, 1.25 times as high.",
         "At 50 NFE, **ddim** has the only value, 1.10 ± 0.10.",
         "1 of 9 values has no error bar: where one of them is compared, small differences may be "
         "noise.",

@@ -12,6 +12,7 @@ import hashlib
 import io
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from PIL import Image
 
-from bench.report import ink, provenance, sections, text
+from bench.report import ink, provenance, text
 from bench.report.content import HOLE, Picture, Place, Table
 from bench.report.frame import Study
 from bench.report.markdown import calls, digits
 from bench.report.names import EXACT, plain
 from bench.report.plots import Pictures
 from bench.report.pooled import Pooled
+from bench.report.sections import Part, Sections
 
 _HERE = Path(__file__).parent
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
@@ -35,12 +37,18 @@ _MARKDOWN.disable("image")
 
 
 def render(
-    study: Study, plots: dict[str, Pictures], samples: Picture, out: Path, notes: str = ""
+    study: Study,
+    found: Sections,
+    plots: Mapping[str, Pictures],
+    samples: Picture,
+    out: Path,
+    notes: str = "",
 ) -> str:
     """The whole of report.html.
 
     Args:
         study: What is reported.
+        found: What is said about each metric.
         plots: The pictures of each metric.
         samples: The picture of samples, which lies in `out` if it has a file.
         out: The report's folder.
@@ -56,7 +64,7 @@ def render(
         lead=_inline(text.lead(study)),
         notes=Markup(_MARKDOWN.render(notes)) if notes else "",
         metrics=[
-            _metric(study, metric, number, plots[metric])
+            _metric(metric, number, found[metric], plots[metric])
             for number, metric in enumerate(study.metrics)
         ],
         samples=_samples(samples, out),
@@ -109,11 +117,11 @@ def _whole(number: Any) -> str:
     return "" if pd.isna(number) else plain(int(number))
 
 
-def _metric(study: Study, metric: str, number: int, plots: Pictures) -> dict[str, Any]:
+def _metric(name: str, number: int, parts: list[Part], plots: Pictures) -> dict[str, Any]:
     ident = f"metric-{number}"
     named = {"against NFE": plots.nfe, "against seconds": plots.seconds, "η and steps": plots.eta}
     return {
-        "name": metric,
+        "name": name,
         "ident": ident,
         "none": _inline(plots.nfe.caption),
         "pictures": [
@@ -132,14 +140,13 @@ def _metric(study: Study, metric: str, number: int, plots: Pictures) -> dict[str
         "parts": [
             {
                 "name": part.name,
-                "scale": part.scale,
                 "summary": list(map(_inline, part.summary)),
                 "caption": _inline(part.caption),
                 "cautions": list(map(_inline, part.cautions)),
                 "tables": part.tables,
                 "folded": part.folded,
             }
-            for part in sections.parts(study, metric)
+            for part in parts
         ],
     }
 
