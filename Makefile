@@ -47,7 +47,7 @@ $(INSTALLED_DEV): $(CREATED) pyproject.toml
 
 quickstart: $(INSTALLED)
 	$(BIN)/bench run sweeps/quickstart.yaml
-	@echo "The report: reports/quickstart/report.md (plot: reports/quickstart/quality-vs-nfe.svg)"
+	@echo "The report: reports/quickstart/report.html for a browser, reports/quickstart/report.md for a page"
 
 test: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -n auto

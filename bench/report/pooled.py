@@ -21,6 +21,7 @@ class Pooled:
         freedom: Degrees of freedom of the error: infinite where it comes from the records, which
             have it from their images; seeds - 1 where it comes from the spread over seeds.
         keys: Of the cells behind the mean, in the order of their seeds.
+        spread: Standard deviation over seeds; NaN for fewer than two.
     """
 
     mean: float
@@ -29,6 +30,7 @@ class Pooled:
     error: float = math.nan
     freedom: float = math.inf
     keys: tuple[str, ...] = ()
+    spread: float = math.nan
 
     @property
     def hole(self) -> bool:
@@ -58,6 +60,7 @@ def pool(rows: Sequence[Row], metric: str) -> Pooled:
         error=error,
         freedom=freedom,
         keys=tuple(str(row["key"]) for row in good),
+        spread=statistics.stdev(values) if len(values) > 1 else math.nan,
     )
 
 

@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from bench.report import frame
+from bench.report import frame, ink, lines
 from bench.report.beside import Pair, beside, model_id, pairs
 from bench.report.markdown import Scale
-from bench.report.panels import NFE, SECONDS, arrange
+from bench.report.panels import SECONDS, arrange
 from bench.report.yardstick import Yardstick
 from tests.report import records
 from tests.report.records import Cell
@@ -123,6 +123,10 @@ def test_comparable_rows_are_rings_in_the_plot_against_nfe(tmp_path: Path) -> No
     study = read(tmp_path, [cell(10), cell(20)], 10.0)
     (panel,) = arrange(study, "fid", Yardstick())
     assert sorted(pair.value for pair in panel.published) == [6.84, 13.36]
-    assert NFE is not SECONDS
+    with ink.style():
+        (axes,) = lines.figure([panel], "fid").axes
+    (rings,) = [line for line in axes.lines if line.get_zorder() == 4]
+    assert list(zip(rings.get_xdata(), rings.get_ydata(), strict=True)) == [(10, 13.36), (20, 6.84)]
+    assert [text.get_text() for text in axes.texts].count("published") == 1
     (timed,) = arrange(study, "fid", Yardstick(), SECONDS)
     assert timed.published == []

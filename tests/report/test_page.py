@@ -1,4 +1,5 @@
 import base64
+import doctest
 import hashlib
 import re
 import time
@@ -108,6 +109,10 @@ def test_texts_of_people_show_as_typed_and_do_nothing(tmp_path: Path) -> None:
     assert "<img src=x onerror=alert(1)>" in found.body
 
 
+def test_doctests() -> None:
+    assert doctest.testmod(tex).failed == 0
+
+
 def test_texts_of_people_are_set_as_typed_by_latex(tmp_path: Path) -> None:
     records.make(tmp_path, evil_cells(), metrics=(EVIL,), question=EVIL, name=EVIL, of=evil)
     found = tex.tables(sections.every(frame.read(tmp_path)))
@@ -214,6 +219,15 @@ def test_different_sample_counts_never_share_a_table(tmp_path: Path) -> None:
 
 def keys(place: Any) -> tuple[str, ...]:
     return () if place.value is None else tuple(place.value.keys)
+
+
+def test_a_value_over_seeds_tells_their_spread(tmp_path: Path) -> None:
+    cells = [Cell("ddim", 10, seed=seed) for seed in (0, 1, 2)]
+    folder = records.make(
+        tmp_path / "r", cells, of=lambda c: records.record(c, value=1.0 + c.seed, error=0.3)
+    )
+    tips = built(folder, tmp_path / "out").having("data-tip")
+    assert "2 ± 0.1732, mean of 3 seeds with standard deviation 1" in tips
 
 
 def test_several_sweeps_make_one_report(tmp_path: Path) -> None:

@@ -47,6 +47,17 @@ def test_summary_names_the_lowest_and_the_first_near_the_floor(tmp_path: Path) -
     ]
 
 
+def test_summary_says_how_many_calls_the_baseline_needs_for_the_best(tmp_path: Path) -> None:
+    values = {("heun", 5): 4.0, ("ddim", 5): 9.0, ("ddim", 20): 5.0}
+    (first, *_) = said(tmp_path / "never", values, None)
+    assert "4.00 (ddim does not come there by 20 NFE); next is ddim" in first
+    (first, *_) = said(tmp_path / "there", {**values, ("ddim", 50): 4.0}, None)
+    assert "4.00 (ddim needs 50 NFE for that); next is ddim" in first
+    alone = {("heun", 5): 4.0, ("ddim", 5): 9.0}
+    (first, *_) = said(tmp_path / "alone", alone, None)
+    assert "(" not in first
+
+
 def test_summary_makes_no_claim_that_it_cannot_hold(tmp_path: Path) -> None:
     sentences = said(tmp_path, {("ddim", 5): 4.0, ("heun", 5): 4.001}, 1.0)
     assert sentences[0] == "At 5 NFE, **ddim** has the lowest value, 4.00; next is heun, 4.00."

@@ -176,5 +176,6 @@ def _inline(words: str) -> Markup:
 def _exact(value: Pooled) -> str:
     """A value at the precision that its record has."""
     error = "" if math.isnan(value.error) else f" ± {value.error:.4g}"
-    seeds = f", mean of {value.seeds} seeds" if value.seeds > 1 else ""
+    spread = f"standard deviation {value.spread:.3g}"
+    seeds = f", mean of {value.seeds} seeds with {spread}" if value.seeds > 1 else ""
     return f"{value.mean:.8g}{error}{seeds}"
