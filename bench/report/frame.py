@@ -104,14 +104,13 @@ def read(*folders: Path) -> Study:
         for key, record in records.items():
             if not found.get(key):
                 found[key] = influences.read(folder, record)
-    named = {folder.resolve().name: plan for folder, plan in plans.items()}
-    return replace(study(cells, records, named), influences=found)
+    return replace(study(cells, records, plans), influences=found)
 
 
 def study(
-    cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[str, results.Json]
+    cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[Path, results.Json]
 ) -> Study:
-    """Names configurations and settings; plans are by what names them where they do not."""
+    """Names configurations and settings; plans are by folder, whose name serves without one."""
     planned = [cell for plan in plans.values() for cell in plan.get("cells", [])]
     models = {cell["key"]: cell["cell"]["model"] for cell in planned}
     models |= {key: record.cell["model"] for key, record in records.items()}
@@ -128,8 +127,12 @@ def study(
     )
     cells["asked"] = pd.Series(_asked(cells, records, plans), index=cells.index, dtype=object)
     sweeps = [
-        Sweep(str(plan.get("name") or name), plan.get("question") or "", plan.get("file") or "")
-        for name, plan in plans.items()
+        Sweep(
+            plan.get("name") or folder.resolve().name,
+            plan.get("question") or "",
+            plan.get("file") or "",
+        )
+        for folder, plan in plans.items()
     ]
     metrics = [metric for plan in plans.values() for metric in plan.get("metrics", [])]
     return Study(
@@ -159,7 +162,7 @@ def asking(study: Study, metric: str) -> Study:
 
 
 def _asked(
-    cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[str, results.Json]
+    cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[Path, results.Json]
 ) -> list[frozenset[str]]:
     asked: dict[str, set[str]] = {key: set() for key in cells["key"]}
     for plan in plans.values():
@@ -314,7 +317,7 @@ def _budgets(cells: pd.DataFrame) -> "pd.Series[Any]":
     return stands.mask(cells["tolerance"].notna())
 
 
-def _unplanned(cells: pd.DataFrame, plans: Mapping[str, results.Json]) -> Iterable[str]:
+def _unplanned(cells: pd.DataFrame, plans: Mapping[Path, results.Json]) -> Iterable[str]:
     """The metrics of records without a plan; one with a plan says what is to be reported."""
     prefix = "metric."
     if all(plans.values()):
@@ -322,7 +325,7 @@ def _unplanned(cells: pd.DataFrame, plans: Mapping[str, results.Json]) -> Iterab
     return [name.removeprefix(prefix) for name in cells.columns if name.startswith(prefix)]
 
 
-def _reference(cells: pd.DataFrame, plans: Mapping[str, results.Json]) -> str:
+def _reference(cells: pd.DataFrame, plans: Mapping[Path, results.Json]) -> str:
     """The reference of cells without a value: a hole stands in the table of the others."""
     known = cells["reference"].mode()
     planned = [plan["reference"] for plan in plans.values() if plan.get("reference")]

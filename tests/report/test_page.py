@@ -263,6 +263,15 @@ def test_a_metric_is_shown_for_the_sweeps_that_ask_for_it(tmp_path: Path) -> Non
     assert "not recorded" not in found
 
 
+def test_folders_of_one_name_stay_two(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        cells = [Cell("ddim" if place == "a" else "heun", 5)]
+        records.make(tmp_path / place / "r", cells, name=f"sweep-{place}", metrics=(place,))
+    study = frame.read(tmp_path / "a" / "r", tmp_path / "b" / "r")
+    assert study.name == "sweep-a + sweep-b"
+    assert study.metrics == ("a", "b")
+
+
 def test_a_cell_of_two_sweeps_is_taken_where_it_is_done(tmp_path: Path) -> None:
     cells = [Cell("ddim", 5), Cell("ddim", 10)]
     a = records.make(tmp_path / "a", cells, of=lambda _: None)
