@@ -23,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help quickstart test test-slow test-slurm lint types format hooks check clean
+.PHONY: help quickstart test test-slow test-slurm test-browser lint types format hooks check clean
 
 help:
 	@sed -n '3,9p' Makefile | cut -c 3-
@@ -47,7 +47,7 @@ $(INSTALLED_DEV): $(CREATED) pyproject.toml
 
 quickstart: $(INSTALLED)
 	$(BIN)/bench run sweeps/quickstart.yaml
-	@echo "The report: reports/quickstart/report.md (plot: reports/quickstart/quality-vs-nfe.svg)"
+	@echo "The report: reports/quickstart/report.html for a browser, reports/quickstart/report.md for a page"
 
 test: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -n auto
@@ -57,6 +57,9 @@ test-slow: $(INSTALLED_DEV)
 
 test-slurm: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m slurm
+
+test-browser: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -m browser
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

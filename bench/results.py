@@ -182,6 +182,16 @@ def _digest(record: Json) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def gather(*folders: Path) -> dict[str, Result]:
+    """The records of several folders by key; of a cell in more than one, one that is done."""
+    records: dict[str, Result] = {}
+    for folder in folders:
+        for key, record in read_all(folder).items() if folder.is_dir() else ():
+            if key not in records or records[key].status != "done":
+                records[key] = record
+    return records
+
+
 def write_plan(folder: Path, plan: Json) -> None:
     """Writes what `Sweep.plan()` gives to `sweep.json`, unless that is what it holds."""
     path, text = folder / PLAN, json.dumps(plan, indent=1, allow_nan=False) + "\n"
@@ -242,34 +252,42 @@ def _parsed(text: str, path: Path) -> Json:
     )
 
 
-def load(folder: Path) -> "pd.DataFrame":
-    """A results folder as a typed DataFrame with one row a cell, whatever became of it.
+def load(*folders: Path) -> "pd.DataFrame":
+    """Results folders as a typed DataFrame with one row a cell, whatever became of it.
 
     With a plan there are rows for exactly its cells in its order; without one, for the records
-    that are there. Columns: key, label, status (done, failed, missing), reason, model, sampler,
-    spacing, final, steps, steps_effective, nfe, nfe_asked, nfe_mean, nfe_min, nfe_max (as counted,
-    where none are declared), seed, samples, `param.<name>` for every parameter of a sampler,
-    `spacing.<name>` for those of a spacing, `metric.<name>`, `error.<name>` (its standard error)
-    and `better.<name>` where records have them, `notes.<name>` where a metric's record has notes,
+    that are there. A cell of several folders has one row, where it comes first.
+
+    Columns: key, label, status (done, failed, missing), reason, model, sampler, spacing, final,
+    steps, steps_effective, nfe, nfe_asked, nfe_mean, nfe_min, nfe_max (as counted, where none are
+    declared), seed, samples, `param.<name>` for every parameter of a sampler, `spacing.<name>` for
+    those of a spacing, `metric.<name>`, `error.<name>` (its standard error) and `better.<name>`
+    where records have them, `notes.<name>` where a metric's record has notes,
     reference, seconds, seconds_sampling, seconds_features, samples_per_second,
     peak_memory_mb, model_digest, device, dtype, batch, threads, commit, dirty, host, time.
 
     A cell whose record lacks a metric that the plan asks for is missing, with that reason.
 
     Raises:
-        ResultError: The folder holds neither plan nor record, or something unreadable.
+        ResultError: A folder holds neither plan nor record, or something unreadable.
     """
     import pandas as pd
 
-    records = read_all(folder) if folder.is_dir() else {}
-    plan = read_plan(folder) if (folder / PLAN).exists() else None
-    if plan is None and not records:
-        raise ResultError(f'{folder} holds no results. "bench run SWEEP.yaml" makes some.')
-    if plan is None:
-        rows = [_row(_planned(result), result, result.metrics) for result in records.values()]
-    else:
-        rows = [_row(cell, records.get(cell["key"]), plan["metrics"]) for cell in plan["cells"]]
-    frame = pd.DataFrame(rows, dtype=object)  # as they come: pandas would make 2 and None a 2.0
+    records = gather(*folders)
+    rows: dict[str, Json] = {}
+    for folder in folders:
+        plan = read_plan(folder) if (folder / PLAN).exists() else None
+        own = read_all(folder) if plan is None and folder.is_dir() else {}
+        if plan is None and not own:
+            raise ResultError(f'{folder} holds no results. "bench run SWEEP.yaml" makes some.')
+        planned = map(_planned, own.values()) if plan is None else plan["cells"]
+        for cell in planned:
+            record = records.get(cell["key"])
+            asked = plan["metrics"] if plan is not None else record.metrics if record else ()
+            rows.setdefault(cell["key"], _row(cell, record, asked))
+    frame = pd.DataFrame(
+        rows.values(), dtype=object
+    )  # as they come: pandas would make 2 and None a 2.0
     names = [*_COLUMNS, *sorted(name for name in frame.columns if name not in _COLUMNS)]
     frame = frame.reindex(columns=names)
     kinds = {name: _COLUMNS.get(name) or _kind(name, frame[name].dropna()) for name in names}

@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "progress": {"results", "states"},
     "arrays": {"results"},
     "influences": {"atomic", "errors", "results"},
-    "report": {"atomic", "errors", "influences", "results"},
+    "published": {"errors"},
+    "report": {"atomic", "errors", "influences", "published", "results"},
     "regression": {"atomic", "errors", "influences", "report", "results", "yaml_lines"},
     # the mathematics
     "diffusion": {"errors", "parameters"},
@@ -84,15 +85,16 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         *("arithmetic", "cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch"),
-        *("launch", "metrics", "presets", "progress", "regression", "report", "results"),
-        *("scoring", "states", "submissions", "sweep", "training", "yaml_lines"),
+        *("launch", "metrics", "presets", "progress", "published", "regression", "report"),
+        *("results", "scoring", "states", "submissions", "sweep", "training", "yaml_lines"),
     },
 }
 
 # These load torch, or are as slow to import.
 HEAVY = {"diffusers", "submitit", "torch", "torch_fidelity", "torchmetrics", "torchvision"}
 LIGHT = (
-    *("errors", "atomic", "results", "influences", "report", "yaml_lines", "cli", "regression"),
+    *("errors", "atomic", "results", "influences", "published", "report", "yaml_lines", "cli"),
+    "regression",
     *("cancel", "progress", "states", "submissions"),
 )
 

@@ -1,5 +1,6 @@
 """What the documents promise: links lead somewhere, commands exist, shipped sweeps are valid."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -71,6 +72,19 @@ def test_shipped_sweeps_are_valid_and_ask_a_question(file: Path, tmp_path: Path)
 def test_the_sweep_in_the_readme_is_valid() -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert len(sweep.parse(text, "readme.yaml").cells()) == 1 + 16 + 4
+
+
+def test_the_picture_and_the_table_in_the_readme_are_those_of_the_results() -> None:
+    """If this fails: python tools/readme.py."""
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "tools" / "readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert README.count(tool.START) == README.count(tool.END) == 1
+    assert tool.updated(README) == README
+    assert "| 10 " not in README.split(tool.START)[0]
+    assert "| sigma-hat |" in tool.part()
 
 
 CLUSTERS = (ROOT / "docs" / "clusters.md").read_text()

@@ -41,6 +41,9 @@ SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file (Y
 FileOrFolder = Annotated[
     Path, typer.Argument(metavar="FILE|FOLDER", help="A sweep file, or its results folder.")
 ]
+FilesOrFolders = Annotated[
+    list[Path], typer.Argument(metavar="FILE|FOLDER...", help="Sweep files or results folders.")
+]
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="Records go to DIR/<sweep>/.")
 ]
@@ -90,10 +93,10 @@ def one_cell(plan: "Json", path: Path, cell: str) -> "Json":
     return found[0]
 
 
-def build_report(console: "Console", folder: Path, out: Path) -> None:
+def build_report(console: "Console", folders: Path | list[Path], out: Path) -> None:
     from bench import report
 
-    console.print(f"Report: {report.build(folder, out)}", soft_wrap=True)
+    console.print(f"Report: {report.build(folders, out)}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

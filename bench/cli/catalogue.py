@@ -160,3 +160,40 @@ def _print_certificate(name: str, findings: "list[Finding]", *, whole: bool) -> 
         make_console().print(table)
     held = sum(finding.ok is not None for finding in findings)
     print(f"{name}: {held - len(wrong)} of {held} findings as expected.", flush=True)
+
+
+@app.command("published")
+def published_(
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILTER...]", help="A text that a row has, or COLUMN=VALUE."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show FID values that papers report for CIFAR-10, and where.
+
+    A row must pass every filter. Only rows of one base model (model=...) and one spacing compare;
+    --json prints every column.
+
+    \b
+    Examples:
+        bench published ddim spacing=quadratic eta=0
+        bench published model=edm-cifar10-uncond-vp nfe=10 --json
+    """
+    from bench import published
+
+    found = published.find(filters or [])
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = ("fid", "method", "nfe", "steps", "spacing", "eta", "order", "model")
+    table = Table(*shown, "paper", box=None, pad_edge=False)
+    for row in found:
+        where = f"{row['paper']} {row['year']}, {row['table_or_figure']}"
+        table.add_row(*(escape(row[name]) for name in shown), escape(where))
+    console = make_console()
+    console.print(table)
+    console.print(f"{len(found)} of {len(published.rows())} published values.")

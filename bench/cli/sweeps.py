@@ -12,7 +12,7 @@ from bench.cli.app import (
     RESULTS,
     AsJson,
     Device,
-    FileOrFolder,
+    FilesOrFolders,
     Reports,
     Results,
     SweepFile,
@@ -332,11 +332,13 @@ def _see(logs: "Sequence[str]") -> str:
 
 @app.command()
 def report(
-    path: FileOrFolder,
+    paths: FilesOrFolders,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Write the report of what is there: tables, plot, samples.
+    """Write the report of what is there: a page, and Markdown.
+
+    Several sweeps give one report, in a folder named after all of them.
 
     What you have to say about the results goes into notes.md in their folder, in Markdown: every
     report shows it, as it is, under "Notes".
@@ -345,6 +347,9 @@ def report(
     Examples:
         bench report sweeps/quickstart.yaml
         bench report results/ddim-table
+        bench report results/ddim-table results/zoo
     """
-    folder = results_folder(path, results)
-    build_report(make_console(), folder, reports / folder.resolve().name)
+    folders = [results_folder(path, results) for path in paths]
+    build_report(
+        make_console(), folders, reports / "+".join(folder.resolve().name for folder in folders)
+    )

@@ -12,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from bench import atomic
 from bench.regression.history import Commit, History, Series
-from bench.report.markdown import HOLE, Scale, escape, listed, table
-from bench.report.plots import INTERVAL, encode, style
+from bench.report.content import HOLE
+from bench.report.ink import encode, style
+from bench.report.lines import INTERVAL
+from bench.report.markdown import Scale, escape, listed, table
 from bench.report.pooled import Pooled
 from bench.results import Json
 

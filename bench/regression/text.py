@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from bench.regression.compare import PAIRED, Comparison, Row
 from bench.regression.verdicts import BETTER, SAME, UNDECIDED, WORSE
-from bench.report.markdown import HOLE, Scale, escape, listed, table, times
+from bench.report.content import HOLE
+from bench.report.markdown import Scale, escape, listed, table, times
 from bench.report.ties import quantile
 from bench.results import Json
 

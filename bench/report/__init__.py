@@ -1,58 +1,82 @@
 """From records to a report: tables, pictures and words, without torch.
 
-A report is a pure function of a results folder: the same records give the same bytes, whenever
+A report is a pure function of its results folders: the same records give the same bytes, whenever
 and wherever it is built. It works on half-finished sweeps, where a hole is a hole with its reason,
 and without the influences beside the records, where fewer differences show and it says so.
 
-    names.py     what configurations are called, and which cells are one configuration
-    pooled.py    a value over seeds, with its error
-    frame.py     records -> Study: settings, points pooled over seeds
-    ties.py      which values cannot be told apart from the best: the statistics alone
-    yardstick.py which way a metric is better, and the error of a difference
-    front.py     the Pareto front: who is best at each budget
-    markdown.py  escaping, numbers, tables: how anything becomes safe Markdown
-    tables.py    the front, and quality against steps in the two layouts of the literature
-    cautions.py  what to keep in mind with the values: notes, facts about images
-    text.py      the summary in words, captions, provenance
-    panels.py    which lines of the plot stand in which panel
-    plots.py     quality-vs-nfe.svg and .png
-    samples.py   samples.png: the same seeds through every sampler
+From the records:
+    names.py       what configurations are called, and which cells are one configuration
+    pooled.py      a value over seeds, with its error
+    frame.py       records -> Study: settings, points pooled over seeds
+    ties.py        which values cannot be told apart from the best: the statistics alone
+    yardstick.py   which way a metric is better, and the error of a difference
+    front.py       the Pareto front: who is best at each budget
+What is said:
+    content.py     tables and pictures as plain data, before anything is escaped
+    markdown.py    escaping, numbers, tables: how anything becomes safe Markdown
+    series.py      one row or column of values, and the signs of their comparison
+    tables.py      the front, and quality against steps in the two layouts of the literature
+    spacings.py    spacings beside each other
+    beside.py      published values beside measured ones, with a verdict
+    methods.py     the tables of accelerated-sampling.txt, with measured values
+    summary.py     the summary in words
+    captions.py    what must be known to compare the numbers
+    cautions.py    what to keep in mind with the values: notes, facts about images
+    provenance.py  what the numbers were made from, and how to make them again
+    sections.py    all of that for each metric
+Pictures:
+    ink.py         the look, and how figures become files
+    panels.py      which lines of the plot stand in which panel
+    lines.py       quality against NFE or seconds
+    heat.py        eta and steps
+    samples.py     samples.png: the same seeds through every sampler
+    plots.py       the pictures of a report and their captions
+Files:
+    text.py        report.md
+    page/          report.html
+    tex.py         table.tex
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import atomic
 from bench.errors import ResultError
-from bench.report import frame, text
+from bench.report import frame
 
-REPORT = "report.md"
+REPORT, PAGE = "report.md", "report.html"
 NOTES = "notes.md"
 """In the results folder: what an author has to say about them, in Markdown, shown as it is."""
 
 
-def build(folder: Path, out: Path) -> Path:
-    """Builds the report of one results folder and returns the path of its `report.md`.
+def build(folders: Path | Sequence[Path], out: Path) -> Path:
+    """Builds the report of results folders and returns the path of its `report.md`.
 
     Args:
-        folder: A results folder, as `bench run` leaves it, finished or not.
-        out: The folder to write into, usually `reports/<sweep>/`. Its report.md, table.csv and
-            pictures are replaced; pictures that no longer belong to the report are removed.
+        folders: One or several, as `bench run` leaves them, finished or not.
+        out: The folder to write into, usually `reports/<sweep>/`. Its report.md, report.html,
+            table.csv, table.tex and pictures are replaced; pictures that no longer belong to the
+            report are removed.
 
     Raises:
-        ResultError: `folder` holds neither plan nor record, a record or the notes cannot be read,
+        ResultError: A folder holds neither plan nor record, a record or the notes cannot be read,
             or `out` cannot be written.
     """
-    study = frame.read(folder)
-    notes = _notes(folder / NOTES)
+    folders = [folders] if isinstance(folders, Path) else list(folders)
+    study = frame.read(*folders)
+    notes = "\n\n".join(found for folder in folders if (found := _notes(folder / NOTES)))
     # matplotlib and seaborn take seconds to import: not before the records are known to be good.
-    from bench.report import plots, samples
+    from bench.report import page, plots, samples, sections, tex, text
 
+    said = sections.every(study)
     atomic.make_folder(out)
     pictures = plots.write(study, out)
-    sheet = samples.write(study, folder, out)
+    sheet = samples.write(study, folders, out)
     # Without an index column and with fixed line ends the bytes are the same everywhere.
     atomic.write_text(out / "table.csv", frame.tidy(study).to_csv(index=False, lineterminator="\n"))
-    atomic.write_text(out / REPORT, text.report(study, pictures, sheet, notes))
+    atomic.write_text(out / "table.tex", tex.tables(said))
+    atomic.write_text(out / PAGE, page.render(study, said, pictures, sheet, out, notes))
+    atomic.write_text(out / REPORT, text.report(study, said, pictures, sheet, notes))
     return out / REPORT
 
 

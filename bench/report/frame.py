@@ -6,6 +6,7 @@ samples and reference.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench import influences, results
 from bench.report.names import EXACT, FLOW, MANY, named, plain, rivals
-from bench.report.pooled import Pooled, pool
+from bench.report.pooled import Pooled, Row, missing, pool
 from bench.results import Result
 
 ALL = "all"
@@ -38,76 +39,145 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A sweep with its records, ready to be reported.
+class Sweep:
+    """Where cells are from.
 
     Attributes:
         name: Of the sweep, or of the folder if there is no plan.
         question: The sweep's first comment line; may be empty.
         file: The sweep file as given to `bench run`, or "" without a plan.
-        metrics: Names of the metrics, in the order of the sweep.
-        cells: What `results.load` gives, with the columns of `names.named`, family (of the
-            sampler; "" where the plan does not tell), budget (see `_budgets`) and setting (an index
-            into `settings`).
-        settings: In the order of the sweep.
-        records: By key.
-        influences: By key and metric, where they lie beside the records.
     """
 
     name: str
     question: str
     file: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """One or several sweeps with their records, ready to be reported.
+
+    Attributes:
+        sweeps: Where the cells are from.
+        metrics: Names of the metrics, in the order of the sweeps.
+        cells: What `results.load` gives, with the columns of `names.named`, family (of the
+            sampler; "" where the plan does not tell), budget (see `_budgets`), setting (an index
+            into `settings`) and asked (the metrics that its sweeps ask for).
+        settings: In the order of the sweep.
+        records: By key.
+        influences: By key and metric, where they lie beside the records.
+    """
+
+    sweeps: tuple[Sweep, ...]
     metrics: tuple[str, ...]
     cells: pd.DataFrame
     settings: tuple[Setting, ...]
     records: dict[str, Result]
     influences: Mapping[str, Mapping[str, NDArray[np.float32]]] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """Of the sweep, or of all of them."""
+        return " + ".join(sweep.name for sweep in self.sweeps)
 
-def read(folder: Path) -> Study:
-    """Reads a results folder.
+    @property
+    def title(self) -> str:
+        """The question, where there is one alone; else the name."""
+        (only, *more) = self.sweeps
+        return only.question if only.question and not more else self.name
+
+
+def read(*folders: Path) -> Study:
+    """Reads results folders; what several sweeps share is there once.
 
     Raises:
-        ResultError: There is neither plan nor record, or something cannot be read.
+        ResultError: One has neither plan nor record, or something cannot be read.
     """
-    cells = results.load(folder)
-    records = results.read_all(folder)
-    plan = results.read_plan(folder) if (folder / results.PLAN).exists() else {}
-    found = {key: influences.read(folder, record) for key, record in records.items()}
-    return replace(study(cells, records, plan, name=folder.resolve().name), influences=found)
+    cells = results.load(*folders)
+    records = results.gather(*folders)
+    plans = {
+        folder: results.read_plan(folder) if (folder / results.PLAN).exists() else {}
+        for folder in folders
+    }
+    found: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for folder in folders:
+        for key, record in records.items():
+            if not found.get(key):
+                found[key] = influences.read(folder, record)
+    return replace(study(cells, records, plans), influences=found)
 
 
 def study(
-    cells: pd.DataFrame, records: dict[str, Result], plan: results.Json, *, name: str
+    cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[Path, results.Json]
 ) -> Study:
-    """Names configurations and settings; `name` serves where the plan has none."""
-    models = {cell["key"]: cell["cell"]["model"] for cell in plan.get("cells", [])}
+    """Names configurations and settings; plans are by folder, whose name serves without one."""
+    planned = [cell for plan in plans.values() for cell in plan.get("cells", [])]
+    models = {cell["key"]: cell["cell"]["model"] for cell in planned}
     models |= {key: record.cell["model"] for key, record in records.items()}
     cells = named(cells)
-    families = plan.get("families") or {}
+    families = {k: v for plan in plans.values() for k, v in (plan.get("families") or {}).items()}
     cells["family"] = [families.get(sampler, "") for sampler in cells["sampler"]]
     cells["budget"] = _budgets(cells)
-    cells["reference"] = cells["reference"].fillna(_reference(cells, plan))
+    cells["reference"] = cells["reference"].fillna(_reference(cells, plans))
     cells["described"] = [json.dumps(models[key], sort_keys=True) for key in cells["key"]]
     keys = list(zip(cells["described"], cells["samples"], cells["reference"], strict=True))
     distinct = list(dict.fromkeys(keys))
     cells["setting"] = pd.Series(
         [distinct.index(key) for key in keys], index=cells.index, dtype=int
     )
+    cells["asked"] = pd.Series(_asked(cells, records, plans), index=cells.index, dtype=object)
+    sweeps = [
+        Sweep(
+            plan.get("name") or folder.resolve().name,
+            plan.get("question") or "",
+            plan.get("file") or "",
+        )
+        for folder, plan in plans.items()
+    ]
+    metrics = [metric for plan in plans.values() for metric in plan.get("metrics", [])]
     return Study(
-        name=str(plan.get("name") or name),
-        question=str(plan.get("question") or ""),
-        file=str(plan.get("file") or ""),
-        metrics=tuple(plan.get("metrics") or _metrics(cells)),
+        sweeps=tuple(sweeps),
+        metrics=tuple(dict.fromkeys([*metrics, *_unplanned(cells, plans)])),
         cells=cells,
         settings=tuple(_settings(distinct, cells)),
         records=records,
     )
 
 
+def asking(study: Study, metric: str) -> Study:
+    """The study without the cells whose sweeps do not ask for a metric, and that lack it."""
+    scored = study.cells.get(f"metric.{metric}", pd.Series(math.nan, study.cells.index)).notna()
+    kept = scored | study.cells["asked"].map(lambda asked: metric in asked)
+    if kept.all():
+        return study
+    settings = [
+        replace(setting, cells=setting.cells[kept[setting.cells.index]])
+        for setting in study.settings
+    ]
+    return replace(
+        study,
+        cells=study.cells[kept],
+        settings=tuple(setting for setting in settings if len(setting.cells)),
+    )
+
+
+def _asked(
+    cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[Path, results.Json]
+) -> list[frozenset[str]]:
+    asked: dict[str, set[str]] = {key: set() for key in cells["key"]}
+    for plan in plans.values():
+        for cell in plan.get("cells", []):
+            asked[cell["key"]] |= set(plan["metrics"])
+    for key, record in records.items():
+        if key in asked:
+            asked[key] |= set(record.metrics)
+    return [frozenset(asked[key]) for key in cells["key"]]
+
+
 def tidy(study: Study) -> pd.DataFrame:
     """The frame behind table.csv: a row a cell at full precision, without columns of nothing."""
     added = ["tolerance", "line", "grid", "rank", "family", "budget", "described", "setting"]
+    added.append("asked")
     renamed = {"cell": "label", "label": "configuration"}
     cells = study.cells.drop(columns=added).rename(columns=renamed)
     always = ["key", "label", "status", "reason", *(f"metric.{name}" for name in study.metrics)]
@@ -132,7 +202,7 @@ class Flow:
 def floor(setting: Setting, metric: str) -> Pooled | None:
     """The value of exact draws of the model, pooled over seeds; None if there is no such cell."""
     rows = setting.cells[setting.cells["sampler"] == EXACT]
-    return None if rows.empty else pool(rows, metric)
+    return None if rows.empty else pool(rows.to_dict("records"), metric)
 
 
 def flows(setting: Setting, metric: str) -> list[Flow]:
@@ -142,7 +212,7 @@ def flows(setting: Setting, metric: str) -> list[Flow]:
     for (_, steps), group in rows.groupby(["rank", "steps"]):
         line, grid = group.iloc[0][["line", "grid"]]
         name = f"exact flow{line.removeprefix(FLOW)} ({grid}, S = {steps})"
-        found.append(Flow(name, grid, pool(group, metric)))
+        found.append(Flow(name, grid, pool(group.to_dict("records"), metric)))
     return found
 
 
@@ -150,27 +220,54 @@ def points(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     """The values of the cells of a setting, pooled over seeds, in the order of the sweep.
 
     Exact draws and exact flows are left out. Columns: rank, line, grid, label, sampler, family,
-    steps, budget, tolerance, nfe (what ran; NaN where it is counted and has not), least and most
-    (calls of an image, where they are counted), effective, value (`Pooled`), mean (of the value),
-    served (see `serve_all`), and the parameters.
+    steps, budget, tolerance, nfe (what ran; NaN where it is counted and has not), seconds (of
+    sampling, for 1,000 images), least and most (calls of an image, where they are counted),
+    effective, value (`Pooled`), mean (of the value), served (see `serve_all`), and the parameters.
     """
     parameters = [name for name in cells.columns if name.startswith("param.")]
     placed = cells[cells["budget"].notna() | cells["tolerance"].notna()]
-    rows: list[dict[str, Any]] = []
-    for _, group in placed[rivals(placed)].groupby(_KEY, dropna=False):
-        first = group.iloc[0]
+    # Plain Python: a group of a few cells costs pandas a hundred times what it holds.
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in placed[rivals(placed)].to_dict("records"):
+        place = tuple(math.inf if missing(row[name]) else row[name] for name in _KEY[:3])
+        groups.setdefault((*place, str(row["tolerance"])), []).append(row)
+    rows = []
+    for place in sorted(groups):
+        group = groups[place]
+        first, value = group[0], pool(group, metric)
+        means = [row["nfe"] if missing(row["nfe_mean"]) else row["nfe_mean"] for row in group]
         row = {name: first[name] for name in [*_KEY, *_CELL, *parameters]}
-        row["nfe"] = group["nfe_mean"].fillna(group["nfe"].astype("float64")).mean()
-        row |= {"least": group["nfe_min"].min(), "most": group["nfe_max"].max()}
+        row |= {"nfe": _mean(means), "seconds": _mean(map(_seconds, group))}
+        row["least"] = min(_known(group, "nfe_min"), default=None)
+        row["most"] = max(_known(group, "nfe_max"), default=None)
         row |= {"effective": first["steps_effective"], "served": bool(first.get("served", False))}
-        value = pool(group, metric)
         rows.append(row | {"value": value, "mean": value.mean})
-    return pd.DataFrame(rows, columns=[*_KEY, *_CELL, *parameters, *_POINT])
+    names = [*_KEY, *_CELL, *parameters]
+    kinds = {name: cells[name].dtype for name in names}
+    kinds |= dict.fromkeys(["nfe", "seconds", "mean"], np.dtype("float64"))
+    kinds |= dict.fromkeys(["least", "most"], pd.Int64Dtype())
+    return pd.DataFrame(rows, columns=[*names, *_POINT]).astype(kinds)
+
+
+def _mean(numbers: Iterable[Any]) -> float:
+    """The mean of those that are known; NaN of none."""
+    known = [float(number) for number in numbers if not missing(number)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _known(rows: Iterable[Row], name: str) -> list[Any]:
+    return [row[name] for row in rows if not missing(row[name])]
+
+
+def _seconds(row: Row) -> float:
+    """Of sampling, for 1,000 images."""
+    seconds = row["seconds_sampling"]
+    return math.nan if missing(seconds) or seconds <= 0 else 1000 * seconds / row["samples"]
 
 
 _KEY = ["rank", "budget", "steps", "tolerance"]
 _CELL = ["line", "grid", "label", "sampler", "family"]
-_POINT = ["nfe", "least", "most", "effective", "served", "value", "mean"]
+_POINT = ["nfe", "seconds", "least", "most", "effective", "served", "value", "mean"]
 
 
 def parts(points: pd.DataFrame) -> list[tuple[str, pd.DataFrame]] | None:
@@ -220,15 +317,19 @@ def _budgets(cells: pd.DataFrame) -> "pd.Series[Any]":
     return stands.mask(cells["tolerance"].notna())
 
 
-def _metrics(cells: pd.DataFrame) -> Iterable[str]:
+def _unplanned(cells: pd.DataFrame, plans: Mapping[Path, results.Json]) -> Iterable[str]:
+    """The metrics of records without a plan; one with a plan says what is to be reported."""
     prefix = "metric."
+    if all(plans.values()):
+        return []
     return [name.removeprefix(prefix) for name in cells.columns if name.startswith(prefix)]
 
 
-def _reference(cells: pd.DataFrame, plan: results.Json) -> str:
+def _reference(cells: pd.DataFrame, plans: Mapping[Path, results.Json]) -> str:
     """The reference of cells without a value: a hole stands in the table of the others."""
     known = cells["reference"].mode()
-    return str(known.iloc[0] if len(known) else plan.get("reference") or "unknown")
+    planned = [plan["reference"] for plan in plans.values() if plan.get("reference")]
+    return str([*known, *planned, "unknown"][0])
 
 
 def _settings(distinct: list[tuple[str, int, str]], cells: pd.DataFrame) -> Iterable[Setting]:

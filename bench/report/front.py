@@ -33,20 +33,22 @@ class Best:
         return None if others.empty else others.iloc[0]
 
 
-def front(points: pd.DataFrame, yardstick: Yardstick) -> list[Best]:
+def front(points: pd.DataFrame, yardstick: Yardstick, cost: str = "nfe") -> list[Best]:
     """The places of the front by rising NFE, from points as `frame.points` gives them.
+
+    `cost` is another column than that of NFE to count the calls of, such as seconds.
 
     A point stands on the front if no other has a better value at as many calls or fewer, nor the
     same value at fewer. Points without a value stand nowhere.
     """
-    good = yardstick.ranked(points[points["nfe"].notna()])
+    good = yardstick.ranked(points[points[cost].notna()])
     places: list[pd.DataFrame] = []
-    for _, at in good.groupby("nfe"):
+    for _, at in good.groupby(cost):
         value = at["mean"].iloc[0]
         if not places or yardstick.beats(value, places[-1]["mean"].iloc[0]):
             places.append(at[at["mean"] == value])
-    calls = [place["nfe"].iloc[0] for place in places]
+    calls = [place[cost].iloc[0] for place in places]
     return [
-        Best(nfe, until, place, good[good["nfe"] < until])
+        Best(nfe, until, place, good[good[cost] < until])
         for place, (nfe, until) in zip(places, pairwise([*calls, math.inf]), strict=True)
     ]

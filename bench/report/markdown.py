@@ -7,11 +7,11 @@ that it shows as typed and can neither break a table nor start HTML.
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from bench.report.content import BOLD, HOLE, TIE, Place, Table
 from bench.report.pooled import Pooled
 
-HOLE = "—"
 NAMED = 6
 """Most configurations that one sentence names."""
 
@@ -31,6 +31,26 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1
     """A Markdown table of safe texts; the first `left` columns are text, the others numbers."""
     rules = [":---" if column < left else "---:" for column in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rules, *rows])
+
+
+def render(found: Table) -> str:
+    """A table of plain text as Markdown, with its footnotes and its legend, without its title."""
+    header = [escape(text) for text in found.header]
+    rows = [[_place(place) for place in row] for row in found.rows]
+    notes = [f"<sup>{n}</sup> {escape(text)}  " for n, text in enumerate(found.notes, 1)]
+    blocks = [table(header, rows, left=found.left), "\n".join(notes).rstrip(), escape(found.legend)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _place(place: Place) -> str:
+    text = f"~~{escape(place.text)}~~" if place.struck else escape(place.text)
+    text = {BOLD: f"**{text}**", TIE: f"{text} {TIE}"}.get(place.sign, text)
+    mark = f"<sup>{place.note}</sup>" if place.note else ""
+    return f"{text}{mark}{_after(place.after)}"
+
+
+def _after(text: str) -> str:
+    return f" {escape(text)}" if text else ""
 
 
 @dataclass(frozen=True)
@@ -140,21 +160,10 @@ def listed(words: Sequence[str], most: int = NAMED) -> str:
     return f"{', '.join(start)} and {last}" if start else last
 
 
-@dataclass
-class Footnotes:
-    """Numbered notes under one table; equal texts share a number."""
+def count(number: int, noun: str) -> str:
+    """A whole number of things.
 
-    texts: list[str] = field(default_factory=list)
-
-    def mark(self, text: str) -> str:
-        """The mark for a note: `<sup>1</sup>`; '' for no note."""
-        if not text:
-            return ""
-        if text not in self.texts:
-            self.texts.append(text)
-        return f"<sup>{self.texts.index(text) + 1}</sup>"
-
-    def lines(self, longest: int = 300) -> list[str]:
-        """The notes, one a line, cut to a readable length (table.csv has them whole)."""
-        cut = [text if len(text) <= longest else f"{text[:longest]} …" for text in self.texts]
-        return [f"<sup>{n}</sup> {escape(text)}  " for n, text in enumerate(cut, 1)]
+    >>> count(1, "cell"), count(2000, "cell")
+    ('1 cell', '2,000 cells')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

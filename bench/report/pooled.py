@@ -1,7 +1,10 @@
 """A value over seeds, with its error."""
 
 import math
+import statistics
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +21,7 @@ class Pooled:
         freedom: Degrees of freedom of the error: infinite where it comes from the records, which
             have it from their images; seeds - 1 where it comes from the spread over seeds.
         keys: Of the cells behind the mean, in the order of their seeds.
+        spread: Standard deviation over seeds; NaN for fewer than two.
     """
 
     mean: float
@@ -26,6 +30,7 @@ class Pooled:
     error: float = math.nan
     freedom: float = math.inf
     keys: tuple[str, ...] = ()
+    spread: float = math.nan
 
     @property
     def hole(self) -> bool:
@@ -38,38 +43,52 @@ class Pooled:
         return not self.hole and not math.isnan(self.error)
 
 
-def pool(rows: pd.DataFrame, metric: str) -> Pooled:
+Row = Mapping[Hashable, Any]
+"""A cell by the names of its columns."""
+
+
+def pool(rows: Sequence[Row], metric: str) -> Pooled:
     """The value of a metric over cells that differ in their seeds alone."""
-    rows = rows.sort_values("seed", kind="stable")
-    unknown = pd.Series(math.nan, index=rows.index)
-    values = rows.get(f"metric.{metric}", unknown)
-    good = values[values.map(math.isfinite)]
-    error, freedom = _error(good, rows.get(f"error.{metric}", unknown)[good.index])
+    rows = sorted(rows, key=lambda row: int(row["seed"]))
+    good = [row for row in rows if _known(row.get(f"metric.{metric}"))]
+    values = [float(row[f"metric.{metric}"]) for row in good]
+    error, freedom = _error(values, [row.get(f"error.{metric}") for row in good])
     return Pooled(
-        mean=float(good.mean()) if len(good) else math.nan,
+        mean=statistics.fmean(values) if good else math.nan,
         seeds=len(good),
-        note=_note(rows, good, metric),
+        note=_note(rows, len(good), metric),
         error=error,
         freedom=freedom,
-        keys=tuple(rows.loc[good.index, "key"]),
+        keys=tuple(str(row["key"]) for row in good),
+        spread=statistics.stdev(values) if len(values) > 1 else math.nan,
     )
 
 
-def _error(values: "pd.Series[float]", errors: "pd.Series[float]") -> tuple[float, float]:
+def missing(value: Any) -> bool:
+    """Whether there is nothing in a place of a frame: None, NaN or NA."""
+    return value is None or bool(pd.isna(value))
+
+
+def _known(value: Any) -> bool:
+    return not missing(value) and math.isfinite(value)
+
+
+def _error(values: list[float], errors: list[Any]) -> tuple[float, float]:
     """Standard error of the mean and its degrees of freedom."""
     seeds = len(values)
-    if seeds and errors.notna().all():
-        return math.sqrt(float((errors**2).sum())) / seeds, math.inf
+    if seeds and not any(map(missing, errors)):
+        return math.sqrt(sum(float(error) ** 2 for error in errors)) / seeds, math.inf
     if seeds > 1:
-        return float(values.std(ddof=1)) / math.sqrt(seeds), float(seeds - 1)
+        return statistics.stdev(values) / math.sqrt(seeds), float(seeds - 1)
     return math.nan, math.inf
 
 
-def _note(rows: pd.DataFrame, good: "pd.Series[float]", metric: str) -> str:
+def _note(rows: Sequence[Row], good: int, metric: str) -> str:
     notes = []
-    for index in rows.index.difference(good.index, sort=False):
-        row = rows.loc[index]
-        known = row["reason"] if pd.notna(row["reason"]) else f"{metric} was not recorded"
+    for row in rows:
+        if _known(row.get(f"metric.{metric}")):
+            continue
+        known = f"{metric} was not recorded" if missing(row["reason"]) else str(row["reason"])
         notes.append(f"{row['status']}: {known}" if row["status"] == "failed" else known)
     note = "; ".join(dict.fromkeys(notes))
-    return f"{len(notes)} of {len(rows)} seeds: {note}" if note and len(good) else note
+    return f"{len(notes)} of {len(rows)} seeds: {note}" if note and good else note

@@ -8,6 +8,7 @@ stays as it is; one that does not match is removed.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from PIL import Image
 
 from bench import atomic
 from bench.report import frame
+from bench.report.content import Picture
 from bench.report.frame import Setting, Study
+from bench.report.ink import encode, style
 from bench.report.names import EXACT, rivals
-from bench.report.plots import encode, style
 from bench.report.tables import EXACT_DRAWS
-from bench.report.text import Picture
 
 NAME = "samples.png"
+ALT = "Samples of every configuration at equal seeds"
 SHOWN = 8
 """Images in a row."""
 ROWS = 24
@@ -69,7 +71,7 @@ class _Sheet:
         return f"cells {hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def write(study: Study, folder: Path, out: Path) -> Picture:
+def write(study: Study, folders: Sequence[Path], out: Path) -> Picture:
     """Draws samples.png, keeps the one that is there, or says why there is none."""
     path = out / NAME
     sheet = _sheet(study)
@@ -77,11 +79,11 @@ def write(study: Study, folder: Path, out: Path) -> Picture:
         path.unlink(missing_ok=True)
         return Picture(None, "No samples: no cell is done yet.")
     wanted = [key for row in sheet.rows for key in row.cells if key]
-    images = {key: found for key in wanted if (found := _read(folder, key)) is not None}
+    images = {key: found for key in wanted if (found := _first(folders, key)) is not None}
     identity = sheet.identity(study)
     if len(images) < len(set(wanted)):
         if _identity(path) == identity:
-            return Picture(NAME, _caption(sheet))
+            return Picture(NAME, _caption(sheet), ALT)
         identity = "incomplete"
     if not images:
         path.unlink(missing_ok=True)
@@ -92,7 +94,7 @@ def write(study: Study, folder: Path, out: Path) -> Picture:
         )
     with style():
         atomic.write_bytes(path, encode(_figure(sheet, images), "png", identity, dpi=_DPI))
-    return Picture(NAME, _caption(sheet))
+    return Picture(NAME, _caption(sheet), ALT)
 
 
 def _sheet(study: Study) -> _Sheet | None:
@@ -129,6 +131,11 @@ def _first_done(study: Study) -> Setting | None:
 def _at(group: pd.DataFrame, budget: int) -> str | None:
     keys = group.loc[group["budget"] == budget, "key"]
     return None if keys.empty else str(keys.iloc[-1])
+
+
+def _first(folders: Sequence[Path], key: str) -> npt.NDArray[np.uint8] | None:
+    """The images of a cell, from the first folder that has them."""
+    return next((found for folder in folders if (found := _read(folder, key)) is not None), None)
 
 
 def _read(folder: Path, key: str) -> npt.NDArray[np.uint8] | None:

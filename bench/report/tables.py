@@ -14,30 +14,21 @@ paper (Song, Meng and Ermon 2021, arXiv:2010.02502).
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from bench.report.content import BOLD, HOLE, TIE, Footnotes, Place, Table, places
 from bench.report.frame import ALL, Flow, parts
 from bench.report.front import Best, front
-from bench.report.markdown import HOLE, NAMED, Footnotes, Scale, calls, escape, table, times
+from bench.report.markdown import NAMED, Scale, calls, times
 from bench.report.names import plain
 from bench.report.pooled import Pooled
+from bench.report.series import Signs, series
 from bench.report.yardstick import Yardstick
 
 EXACT_DRAWS = "exact draws"
 ETA = "param.eta"
-BOLD, TIE, OPEN = "bold", "≈", "open"
-"""What a comparison comes to: a winner, a tie, or nothing for want of an error bar."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as Markdown, and the words that go above it ('' where it needs none)."""
-
-    title: str
-    text: str
 
 
 def best(
@@ -52,13 +43,11 @@ def best(
     rows = []
     for place in front(points, yardstick):
         point, following = place.points.iloc[0], place.following
-        names = [
-            _leader(place, yardstick, seen),
-            HOLE if following is None else _with_calls(following, place.nfe),
-        ]
+        next_one = HOLE if following is None else _with_calls(following, place.nfe)
         ratio = HOLE if following is None else times(following["mean"], point["mean"])
-        numbers = [scale.pooled(point["value"]), ratio, times(point["mean"], floor)]
-        rows.append([_budgets(place), *names, *numbers])
+        value = Place(scale.pooled(point["value"]), value=point["value"])
+        names = [Place(_budgets(place)), _leader(place, yardstick, seen), Place(next_one)]
+        rows.append([*names, value, *places([ratio, times(point["mean"], floor)])])
     first, worse = yardstick.best.capitalize(), "lower" if yardstick.higher else "higher"
     header = ["NFE", first, "Next", "Value", "Next: times as high", f"Times the {yardstick.bound}"]
     legend = [
@@ -76,24 +65,24 @@ def best(
             f"A single run has no error bar: where the next is hardly {worse}, which of the two "
             "is better is open."
         )
-    yield Table("Best at each budget", f"{table(header, rows, left=3)}\n\n{' '.join(legend)}")
+    yield Table("Best at each budget", header, rows, legend=" ".join(legend), left=3, name="best")
 
 
-def _leader(place: Best, yardstick: Yardstick, seen: set[str]) -> str:
+def _leader(place: Best, yardstick: Yardstick, seen: set[str]) -> Place:
     """Who stands at a place of the front, with all that cannot be told apart from it."""
-    name = " and ".join(map(escape, place.points["label"]))
+    name = " and ".join(place.points["label"])
     verdict = yardstick.judge(list(place.within["value"]))
     if verdict is None:
-        return name
+        return Place(name)
     among = place.within.iloc[list(verdict.among)].drop_duplicates("rank")
     tied = among[~among["rank"].isin(place.points["rank"])]
     if tied.empty and len(place.points) == 1:
         seen.add(BOLD)
-        return f"**{name}**"
+        return Place(name, BOLD)
     seen.add(TIE)
     others = [_with_calls(point, place.nfe) for _, point in tied.head(NAMED).iterrows()]
     others += [f"{len(tied) - NAMED} more"] if len(tied) > NAMED else []
-    return f" {TIE} ".join([name, *others])
+    return Place(f" {TIE} ".join([name, *others]))
 
 
 def _budgets(place: Best) -> str:
@@ -106,7 +95,7 @@ def _budgets(place: Best) -> str:
 
 def _with_calls(point: "pd.Series[Any]", nfe: float) -> str:
     ran = f", {calls(point['nfe'])} NFE" if point["nfe"] != nfe else ""
-    return escape(point["label"]) + ran
+    return str(point["label"]) + ran
 
 
 def by_nfe(
@@ -122,39 +111,41 @@ def by_nfe(
     fitting = parts(placed)
     for grid, part in fitting or [("", placed)]:
         configurations = part.drop_duplicates("rank")
-        names = list(map(escape, configurations["line" if grid else "label"]))
-        signs = _Signs("row" if fitting else "column", yardstick)
+        names = list(configurations["line" if grid else "label"])
+        signs = Signs("row" if fitting else "column", yardstick)
         notes, budgets, columns = Footnotes(), [], []
         for budget, at in part.groupby("budget"):
-            head, places = _series(at, configurations["rank"], "NFE", scale, signs, notes)
+            head, found = series(at, configurations["rank"], "NFE", scale, signs, notes)
             budgets.append(f"{budget}{head}")
-            columns.append(places)
+            columns.append(found)
         if fitting:
             header = ["NFE", *names]
-            rows = [[budget, *row] for budget, row in zip(budgets, columns, strict=True)]
+            rows = [[Place(budget), *row] for budget, row in zip(budgets, columns, strict=True)]
         else:
             header = ["Configuration", *(f"NFE {budget}" for budget in budgets)]
-            rows = [[name, *row] for name, *row in zip(names, *columns, strict=True)]
+            rows = [[Place(name), *row] for name, *row in zip(names, *columns, strict=True)]
         rows += _floor(exact, len(header) - 1, scale, notes)
-        yield Table(f"Spacing {grid}" if grid else "", _text(header, rows, signs, notes, part))
+        legend = _legend(header, rows, signs, part)
+        title = f"Spacing {grid}" if grid else ""
+        yield Table(title, header, rows, notes.lines(), legend, name="by-nfe")
 
 
 def by_eta(
     points: pd.DataFrame, exact: Pooled | None, scale: Scale, yardstick: Yardstick
 ) -> Iterator[Table]:
     """Tables with eta down and steps across, one a spacing, where a sampler sweeps both."""
-    for title, part in _sweeps_of_eta(points):
-        etas = part.drop_duplicates("rank").set_index("rank")[ETA].map(plain)
-        ranks = sorted(etas.index, key=lambda rank: _eta_order(etas[rank]))
-        signs = _Signs("column", yardstick)
+    for title, part in sweeps_of_eta(points):
+        etas = eta_rows(part)
+        signs = Signs("column", yardstick)
         notes, header, columns = Footnotes(), ["η"], []
         for steps, at in part.groupby("steps"):
-            head, places = _series(at, ranks, "steps", scale, signs, notes)
+            head, found = series(at, etas, "steps", scale, signs, notes)
             header.append(f"S = {steps}{head}")
-            columns.append(places)
-        rows = [[escape(etas[rank]), *row] for rank, *row in zip(ranks, *columns, strict=True)]
+            columns.append(found)
+        rows = [[Place(eta), *row] for eta, *row in zip(etas.values(), *columns, strict=True)]
         rows += _floor(exact, len(columns), scale, notes)
-        yield Table(title, _text(header, rows, signs, notes, part))
+        legend = _legend(header, rows, signs, part)
+        yield Table(title, header, rows, notes.lines(), legend, name="by-eta")
 
 
 def by_tolerance(points: pd.DataFrame, scale: Scale) -> Iterator[Table]:
@@ -164,17 +155,24 @@ def by_tolerance(points: pd.DataFrame, scale: Scale) -> Iterator[Table]:
         return
     notes, rows = Footnotes(), []
     for _, point in free.iterrows():
-        names = [escape(point["label"]), escape(point["tolerance"])]
         ran = HOLE
         if not math.isnan(point["nfe"]):
             ran = f"{calls(point['nfe'])} ({point['least']} to {point['most']})"
-        value = scale.pooled(point["value"]) + notes.mark(point["value"].note)
-        rows.append([*names, ran, value])
-    legend = "NFE is the mean over images; in brackets the least and the most that one took."
-    text = _joined(
-        table(["Configuration", "Tolerance", "NFE", "Value"], rows, left=2), notes, legend
+        rows.append(
+            [
+                *places([point["label"], point["tolerance"], ran]),
+                _valued(point["value"], scale, notes),
+            ]
+        )
+    yield Table(
+        "Samplers that choose their own steps",
+        ["Configuration", "Tolerance", "NFE", "Value"],
+        rows,
+        notes.lines(),
+        "NFE is the mean over images; in brackets the least and the most that one took.",
+        left=2,
+        name="by-tolerance",
     )
-    yield Table("Samplers that choose their own steps", text)
 
 
 def references(
@@ -190,7 +188,7 @@ def references(
     floor = math.nan if exact is None else exact.mean
     notes = Footnotes()
     rows = [
-        [escape(name), scale.pooled(value) + notes.mark(value.note), times(value.mean, floor)]
+        [Place(name), _valued(value, scale, notes), Place(times(value.mean, floor))]
         for name, value in named
     ]
     side = "below" if yardstick.higher else "above"
@@ -201,17 +199,16 @@ def references(
         "start elsewhere, and injected noise can heal what a start loses."
     )
     header = ["Reference", "Value", f"Times the {yardstick.bound}"]
-    text = _joined(table(header, rows), notes, legend)
-    yield Table("References", text)
+    yield Table("References", header, rows, notes.lines(), legend, name="references")
 
 
 def only_eta(points: pd.DataFrame) -> bool:
     """Whether the tables by eta hold every point, so that those by NFE only repeat them."""
-    held = sum(len(part) for _, part in _sweeps_of_eta(points))
+    held = sum(len(part) for _, part in sweeps_of_eta(points))
     return 0 < held == len(points)
 
 
-def _sweeps_of_eta(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def sweeps_of_eta(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The points in which only eta (two values or more) and the steps (likewise) vary.
 
     None where `by_nfe` has a row a configuration, which is this layout already.
@@ -225,6 +222,12 @@ def _sweeps_of_eta(points: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield f"{line}, spacing {grid}", part
 
 
+def eta_rows(part: pd.DataFrame) -> dict[int, str]:
+    """Eta in words by rank, in the order of the rows."""
+    etas = part.drop_duplicates("rank").set_index("rank")[ETA].map(plain)
+    return {rank: etas[rank] for rank in sorted(etas.index, key=lambda r: _eta_order(etas[r]))}
+
+
 def _eta_order(eta: str) -> tuple[bool, float, str]:
     """Numbers first, by size, then names such as sigma-hat."""
     try:
@@ -233,96 +236,22 @@ def _eta_order(eta: str) -> tuple[bool, float, str]:
         return True, 0.0, eta
 
 
-@dataclass
-class _Signs:
-    """The signs of one table: what a comparison along its rows or columns comes to.
-
-    Attributes:
-        along: "row" or "column": within which values are compared.
-        yardstick: What they are compared by.
-        seen: The outcomes that really occur.
-    """
-
-    along: str
-    yardstick: Yardstick
-    seen: set[str] = field(default_factory=set)
-
-    def of(self, values: list[Pooled]) -> list[str]:
-        """The sign of each value: BOLD, TIE or none."""
-        verdict = self.yardstick.judge(values)
-        if verdict is None:
-            errors = {value.sure for value in values if not value.hole}
-            self.seen |= {OPEN} if len(errors) == 2 else set()
-            return [""] * len(values)
-        sign = BOLD if verdict.beyond else TIE
-        self.seen.add(sign)
-        return [sign if place in verdict.among else "" for place in range(len(values))]
-
-    def legend(self) -> list[str]:
-        """What the signs that occur mean."""
-        words = []
-        if BOLD in self.seen:
-            words.append(f"Bold: the best of its {self.along} beyond the noise.")
-        if TIE in self.seen:
-            words.append(
-                f"{TIE}: the best of its {self.along} and what cannot be told apart from it."
-            )
-        if words:
-            words.append(f"At 95 %, for all values of a {self.along} together.")
-        if OPEN in self.seen:
-            words.append(f"A {self.along} with a value without an error bar has no marks.")
-        return words
+def _valued(value: Pooled, scale: Scale, notes: Footnotes) -> Place:
+    return Place(scale.pooled(value), note=notes.number(value.note), value=value)
 
 
-def _series(
-    points: pd.DataFrame,
-    ranks: Iterable[int],
-    by: str,
-    scale: Scale,
-    signs: _Signs,
-    notes: Footnotes,
-) -> tuple[str, list[str]]:
-    """The places of one row or column, in the order of `ranks`, and an addition to its head.
-
-    What ran stands beside the value where it is less than the head of the row or column says,
-    or in the head if it is the same for all.
-    """
-    ran, asked = ("nfe", "budget") if by == "NFE" else ("effective", "steps")
-    pairs = zip(points[ran], points[asked], strict=True)
-    brackets = [f" ({calls(n)} {by})" if n != m else "" for n, m in pairs]
-    shared = brackets[0] if len(set(brackets)) == 1 else ""
-    values = list(points["value"])
-    texts = {}
-    for rank, value, sign, bracket in zip(
-        points["rank"], values, signs.of(values), brackets, strict=True
-    ):
-        text = _signed(scale.pooled(value), sign) + notes.mark(value.note)
-        texts[rank] = text if shared or value.hole else text + bracket
-    return shared, [texts.get(rank, "") for rank in ranks]
-
-
-def _signed(text: str, sign: str) -> str:
-    return {BOLD: f"**{text}**", TIE: f"{text} {TIE}"}.get(sign, text)
-
-
-def _floor(exact: Pooled | None, width: int, scale: Scale, notes: Footnotes) -> list[list[str]]:
+def _floor(exact: Pooled | None, width: int, scale: Scale, notes: Footnotes) -> list[list[Place]]:
     """The row of exact draws, with its value in every column: each one is read against it."""
     if exact is None:
         return []
-    return [[EXACT_DRAWS, *[scale.pooled(exact) + notes.mark(exact.note)] * width]]
+    return [[Place(EXACT_DRAWS), *[_valued(exact, scale, notes)] * width]]
 
 
-def _text(
-    header: list[str],
-    rows: list[list[str]],
-    signs: _Signs,
-    notes: Footnotes,
-    part: pd.DataFrame,
-) -> str:
-    """The table, its footnotes, and a legend of the signs that really occur in it."""
-    places = [place for row in [header, *rows] for place in row]
+def _legend(header: list[str], rows: list[list[Place]], signs: Signs, part: pd.DataFrame) -> str:
+    """What the signs that really occur in a table mean."""
     legend = signs.legend()
-    if any(place.endswith((" NFE)", " steps)")) for place in places):
+    texts = [*header, *(place.text + place.after for row in rows for place in row)]
+    if any(text.endswith((" NFE)", " steps)")) for text in texts):
         legend.append(
             "In brackets: what really ran, where duplicates on the grid were dropped or no number "
             "of steps costs what was asked."
@@ -330,11 +259,6 @@ def _text(
     if part["served"].any():
         steps = ", ".join(map(str, sorted(part.loc[part["served"], "steps"].unique())))
         legend.append(f"At {steps} steps: the spacing {ALL}, every index once.")
-    if "" in places:
+    if "" in texts:
         legend.append("Empty: not asked for in this sweep.")
-    return _joined(table(header, rows), notes, " ".join(legend))
-
-
-def _joined(table: str, notes: Footnotes, legend: str) -> str:
-    blocks = [table, "\n".join(notes.lines()).rstrip(), legend]
-    return "\n\n".join(block for block in blocks if block)
+    return " ".join(legend)

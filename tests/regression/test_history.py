@@ -12,7 +12,7 @@ import pytest
 from bench import results
 from bench.errors import ResultError
 from bench.regression import history, history_text
-from bench.report import plots
+from bench.report import ink
 from tests.regression.repository import commit, git
 from tests.report import records
 from tests.report.records import Cell
@@ -173,7 +173,7 @@ def test_the_picture_has_what_happened_first(folder: Path) -> None:
         commit(folder, f"Results, {place}")
     found = history.read(folder)
     drawn = history_text._drawn(found)
-    with plots.style():
+    with ink.style():
         axes = history_text._figure(found, drawn).axes
     titles = [axis.get_title(loc="left") for axis in axes if axis.get_visible()]
     assert len(titles) == 4

@@ -140,7 +140,7 @@ def _counted(mean: float, apart: int) -> dict[str, float]:
 
 
 def failure(cell: Cell, reason: str) -> Result:
-    done = record(cell)
+    done = record(cell, value=1.0)
     nfe = {"declared": done.nfe["declared"], "counted": None}
     return replace(done, status="failed", error=reason, metrics={}, nfe=nfe)
 

@@ -30,14 +30,12 @@ def test_the_whole_report_is_the_same_in_another_process_and_without_torch(
     path = build(folder, tmp_path / "here")
     assert path == tmp_path / "here" / "report.md"
     here = contents(tmp_path / "here")
-    assert sorted(here) == [
-        "quality-vs-nfe.png",
-        "quality-vs-nfe.svg",
-        "report.md",
-        "samples.png",
-        "table.csv",
-    ]
-    assert b"\r" not in here["table.csv"] + here["report.md"]
+    pictures = ["quality-vs-nfe", "quality-vs-seconds", *["eta-by-steps"] * (len(cells) < 20)]
+    assert set(here) == {
+        *(f"{picture}.{kind}" for picture in pictures for kind in ("svg", "png", "pdf")),
+        *("report.html", "report.md", "samples.png", "table.csv", "table.tex"),
+    }
+    assert b"\r" not in b"".join(here[name] for name in here if not name.endswith((".png", ".pdf")))
     # The other process has another hash seed and folder, and the samples are gone, as in a clone.
     shutil.rmtree(folder / "work")
     shutil.copytree(tmp_path / "here", tmp_path / "there")

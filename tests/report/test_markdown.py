@@ -4,7 +4,8 @@ import math
 import pytest
 
 from bench.report import markdown
-from bench.report.markdown import Footnotes, Scale, calls, digits, escape, listed, table, times
+from bench.report.content import Footnotes, Place, Table
+from bench.report.markdown import Scale, calls, digits, escape, listed, table, times
 from bench.report.pooled import Pooled
 
 
@@ -94,10 +95,16 @@ def test_doctests() -> None:
 
 def test_equal_footnotes_share_a_number() -> None:
     notes = Footnotes()
-    marks = [notes.mark(text) for text in ("a | b", "", "c", "a | b")]
-    assert marks == ["<sup>1</sup>", "", "<sup>2</sup>", "<sup>1</sup>"]
-    assert notes.lines() == ["<sup>1</sup> a \\| b  ", "<sup>2</sup> c  "]
-    notes.mark("long " * 100)
+    assert [notes.number(text) for text in ("a | b", "", "c", "a | b")] == [1, 0, 2, 1]
+    assert notes.lines() == ["a | b", "c"]
+    found = markdown.render(Table("", ["h"], [[Place("x", note=2)]], notes.lines()))
+    assert found.splitlines()[2:] == [
+        "| x<sup>2</sup> |",
+        "",
+        "<sup>1</sup> a \\| b  ",
+        "<sup>2</sup> c",
+    ]
+    notes.number("long " * 100)
     assert len(notes.lines()[2]) < 330
 
 

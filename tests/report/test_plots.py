@@ -6,9 +6,9 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from bench.report import frame, plots
+from bench.report import frame, ink, lines, plots
+from bench.report.content import Picture
 from bench.report.panels import Panel
-from bench.report.text import Picture
 from bench.report.yardstick import Yardstick
 from bench.results import Result
 from tests.report import records
@@ -18,7 +18,7 @@ from tests.report.test_panels import panels
 
 def draw(folder: Path, out: Path) -> dict[str, Picture]:
     out.mkdir(exist_ok=True)
-    return plots.write(frame.read(folder), out)
+    return {name: made.nfe for name, made in plots.write(frame.read(folder), out).items()}
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
@@ -40,13 +40,13 @@ def test_a_hole_is_a_gap(tmp_path: Path) -> None:
     found = panels(
         tmp_path, cells, of=lambda cell: None if cell.steps == 20 else records.record(cell)
     )
-    with plots.style():
-        axes = plots._figure(found, "fd_cifar").axes[0]
+    with ink.style():
+        axes = lines.figure(found, "fd_cifar").axes[0]
     drawn = [line for line in axes.lines if line.get_transform() == axes.transData]
-    lines = [[round(float(x), 6) for x in line.get_xdata()] for line in drawn]
-    assert [5.0, 10.0] in lines
-    assert [50.0, 100.0] in lines
-    assert not any(20.0 in line for line in lines)
+    found_lines = [[round(float(x), 6) for x in line.get_xdata()] for line in drawn]
+    assert [5.0, 10.0] in found_lines
+    assert [50.0, 100.0] in found_lines
+    assert not any(20.0 in line for line in found_lines)
 
 
 def flat_lines(axes: Axes) -> list[float]:
@@ -56,8 +56,8 @@ def flat_lines(axes: Axes) -> list[float]:
 
 def test_the_floor_is_drawn_and_labelled(tmp_path: Path) -> None:
     found = panels(tmp_path, records.quickstart((5, 10)))
-    with plots.style():
-        axes = plots._figure(found, "fd_cifar").axes[0]
+    with ink.style():
+        axes = lines.figure(found, "fd_cifar").axes[0]
     texts = [text.get_text() for text in axes.texts]
     assert "exact draws  0.0130" in texts
     assert texts.count("dpm-solver++ 2 (logsnr)") == 1
@@ -69,8 +69,8 @@ def test_the_floor_is_drawn_and_labelled(tmp_path: Path) -> None:
 def test_seeds_get_bars(tmp_path: Path) -> None:
     cells = [Cell("ddim", n, seed=seed) for n in (5, 10) for seed in (0, 1, 2)]
     found = panels(tmp_path, cells)
-    with plots.style():
-        axes = plots._figure(found, "fd_cifar").axes[0]
+    with ink.style():
+        axes = lines.figure(found, "fd_cifar").axes[0]
     (bars,) = axes.containers
     low, high = bars.lines[2][0].get_segments()[0][:, 1]
     value = found[0].points["value"].iloc[0]
@@ -124,7 +124,7 @@ def test_the_caption_knows_which_way_is_better(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("heights", [[0.1, 0.1, 0.1], [0.0, 0.5, 0.99, 1.0], [1.0] * 5, []])
 def test_labels_keep_their_distance_and_stay_inside(heights: list[float]) -> None:
-    placed = plots._spread(heights, gap=0.05)
+    placed = lines._spread(heights, gap=0.05)
     assert all(b - a >= 0.05 - 1e-12 for a, b in pairwise(placed))
     assert all(0 <= height <= 1 for height in placed)
 
@@ -138,12 +138,12 @@ def test_each_metric_has_a_plot_and_old_ones_go(tmp_path: Path) -> None:
         "fd_cifar": "quality-vs-nfe.svg",
         "fid/50k": "quality-vs-nfe-fid-50k.svg",
     }
-    assert sorted(path.name for path in out.iterdir()) == [
-        "quality-vs-nfe-fid-50k.png",
-        "quality-vs-nfe-fid-50k.svg",
-        "quality-vs-nfe.png",
-        "quality-vs-nfe.svg",
-    ]
+    assert {path.name for path in out.iterdir()} == {
+        f"quality-vs-{what}{metric}.{kind}"
+        for what in ("nfe", "seconds")
+        for metric in ("", "-fid-50k")
+        for kind in ("svg", "png", "pdf")
+    }
     failed = records.make(tmp_path / "failed", cells, of=lambda cell: records.failure(cell, "boom"))
     assert draw(failed, out)["fd_cifar"].file is None
     assert list(out.iterdir()) == []
@@ -153,25 +153,25 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     # A lone dollar would be a mathematical formula, and the last sign is in no font here.
     cells = [Cell(name, n) for name in ("pay $5_$6", "雪" * 60) for n in (5, 10)]
     found = panels(tmp_path, cells)
-    with plots.style():
-        figure = plots._figure(found, "fd_cifar")
-        assert len(plots.encode(figure, "svg", "a title")) > 1000
+    with ink.style():
+        figure = lines.figure(found, "fd_cifar")
+        assert len(ink.encode(figure, "svg", "a title")) > 1000
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert sorted(texts) == ["best at each budget", "pay $5_$6", "雪" * 39 + "…"]
 
 
 def test_one_point_fills_no_axis_but_is_drawn(tmp_path: Path) -> None:
     found = panels(tmp_path, [Cell("ddim", 10)])
-    with plots.style():
-        axes = plots._figure(found, "fd_cifar").axes[0]
+    with ink.style():
+        axes = lines.figure(found, "fd_cifar").axes[0]
     low, high = axes.get_ylim()
     assert 0 < low < records.quality(Cell("ddim", 10)) * 1e3 < high
     assert math.isfinite(high)
 
 
 def axes_of(found: list[Panel]) -> list[Axes]:
-    with plots.style():
-        return list(plots._figure(found, "fd_cifar").axes)
+    with ink.style():
+        return list(lines.figure(found, "fd_cifar").axes)
 
 
 def test_the_front_is_drawn_below_the_lines(tmp_path: Path) -> None:
@@ -216,9 +216,9 @@ def test_an_overview_has_a_row_of_its_own_and_greys_what_is_never_best(tmp_path:
     assert places[0].x1 == pytest.approx(places[2].x1)
     assert places[1].y0 == places[2].y0 < places[0].y0
     assert [bool(panel.get_xlabel()) for panel in axes] == [False, False, False, True, True]
-    grey = [line for line in axes[0].lines if line.get_color() == plots._GREY]
+    grey = [line for line in axes[0].lines if line.get_color() == ink.GREY]
     assert len(grey) == found[0].quiet["rank"].nunique() > 10
-    coloured = {line.get_color() for line in axes[0].lines} - {plots._GREY}
+    coloured = {line.get_color() for line in axes[0].lines} - {ink.GREY}
     assert len(coloured) > 2
     caption = plots._caption(found, Yardstick())
     assert "The first panel has what is best at some budget in colour, the rest in grey." in caption
@@ -227,11 +227,11 @@ def test_an_overview_has_a_row_of_its_own_and_greys_what_is_never_best(tmp_path:
 
 def test_the_lines_of_a_panel_differ_in_colour_and_marker(tmp_path: Path) -> None:
     found = panels(tmp_path, records.zoo((5, 10)), families=records.FAMILIES)
-    looks = plots._looks(found)
+    looks = lines._looks(found)
     for panel in found:
-        lines = panel.points["line"].unique()
-        assert len({looks[line].color for line in lines}) == min(len(lines), 7)
-        assert len({looks[line].marker for line in lines}) == len(lines)
+        names = panel.points["line"].unique()
+        assert len({looks[line].color for line in names}) == min(len(names), 7)
+        assert len({looks[line].marker for line in names}) == len(names)
 
 
 def test_only_tolerances_make_a_plot_too(tmp_path: Path) -> None:

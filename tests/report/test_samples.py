@@ -8,7 +8,7 @@ from PIL import Image
 
 from bench import results
 from bench.report import frame, samples
-from bench.report.text import Picture
+from bench.report.content import Picture
 from tests.report import records
 from tests.report.records import Cell
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 def draw(folder: Path, out: Path) -> Picture:
     out.mkdir(exist_ok=True)
-    return samples.write(frame.read(folder), folder, out)
+    return samples.write(frame.read(folder), [folder], out)
 
 
 def test_rows_are_configurations_and_blocks_are_nfe(folder: Path) -> None:

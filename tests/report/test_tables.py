@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from bench.report import frame, tables
-from bench.report.markdown import Scale
+from bench.report.markdown import Scale, render
 from bench.report.pooled import Pooled
 from bench.report.yardstick import Yardstick
 from bench.results import Result
@@ -42,7 +42,7 @@ def test_nfe_down_a_column_a_configuration(tmp_path: Path) -> None:
         )
     )
     assert [part.title for part in found] == [""]
-    assert found[0].text.splitlines() == [
+    assert render(found[0]).splitlines() == [
         "| NFE | ddim | heun |",
         "| :--- | ---: | ---: |",
         "| 5 | 13.4 | —<sup>1</sup> |",
@@ -64,7 +64,7 @@ def test_the_layout_of_the_ddim_paper(tmp_path: Path) -> None:
         tables.by_eta(points(tmp_path, records.ddim_table()), None, Scale(-3), Yardstick())
     )
     assert [part.title for part in found] == ["ddim, spacing quadratic", "ddim, spacing uniform"]
-    quadratic, uniform = (part.text.splitlines() for part in found)
+    quadratic, uniform = (render(part).splitlines() for part in found)
     assert quadratic[0] == (
         "| η | S = 10 | S = 20 | S = 50 (46 steps) | S = 100 (88 steps) | S = 1000 |"
     )
@@ -114,12 +114,12 @@ def test_other_parameters_make_their_own_eta_table(tmp_path: Path) -> None:
 def test_too_many_columns_make_a_table_a_spacing(tmp_path: Path) -> None:
     found = list(tables.by_nfe(points(tmp_path, records.ddim_table()), None, Scale(), Yardstick()))
     assert [part.title for part in found] == ["Spacing quadratic", "Spacing uniform"]
-    header = found[0].text.splitlines()[0]
+    header = render(found[0]).splitlines()[0]
     assert header == (
         "| NFE | ddim eta=0 | ddim eta=0.2 | ddim eta=0.5 | ddim eta=1 | ddim eta=sigma-hat |"
     )
-    assert "| 50 (46 NFE) |" in found[0].text
-    assert "(46 NFE)" not in found[1].text
+    assert "| 50 (46 NFE) |" in render(found[0])
+    assert "(46 NFE)" not in render(found[1])
 
 
 def of_values(values: dict[tuple[str, int], float]) -> list[Cell]:
@@ -134,7 +134,7 @@ def test_who_is_best_at_each_budget(tmp_path: Path) -> None:
     found = points(tmp_path, of_values(values), of=valued(values))
     (best,) = tables.best(found, Pooled(0.15, 1), Scale(), Yardstick())
     assert best.title == "Best at each budget"
-    assert best.text.splitlines() == [
+    assert render(best).splitlines() == [
         "| NFE | Lowest | Next | Value | Next: times as high | Times the floor |",
         "| :--- | :--- | :--- | ---: | ---: | ---: |",
         "| 5 to 9 | b | a | 4.50 | 2.0 | 30 |",
@@ -154,7 +154,7 @@ def test_the_best_without_a_floor_a_rival_or_whole_calls(tmp_path: Path) -> None
         tmp_path, cells, of=lambda cell: records.record(cell, value=values[cells.index(cell)])
     )
     (best,) = tables.best(found, None, Scale(), Yardstick())
-    assert best.text.splitlines()[2:5] == [
+    assert render(best).splitlines()[2:5] == [
         "| 33.4 | rk45 | — | 3.00 | — | — |",
         "| 34 to 35 | ddim | rk45, 33.4 NFE | 2.00 | 1.50 | — |",
         "| from 36 | ddim | rk45, 33.4 NFE | 0 | — | — |",
@@ -186,7 +186,7 @@ def both(
     found = points(folder, [Cell(*name) for name in values], of=sure(values))
     (front,) = tables.best(found, exact, Scale(), yardstick)
     (table,) = tables.by_nfe(found, exact, Scale(), yardstick)
-    return front.text.splitlines(), table.text.splitlines()
+    return render(front).splitlines(), render(table).splitlines()
 
 
 LOWEST = (
@@ -342,11 +342,13 @@ def test_several_seeds_have_the_error_of_their_mean(tmp_path: Path) -> None:
         (best,) = tables.best(found, None, Scale(), Yardstick())
         (table,) = tables.by_nfe(found, None, Scale(), Yardstick())
         shown = "0.050" if error is None else "0.021"
-        assert best.text.splitlines()[2] == f"| from 5 | a ≈ c | c | 1.050 ± {shown} | 1.05 | — |"
-        assert table.text.splitlines()[2] == (
+        assert (
+            render(best).splitlines()[2] == f"| from 5 | a ≈ c | c | 1.050 ± {shown} | 1.05 | — |"
+        )
+        assert render(table).splitlines()[2] == (
             f"| 5 | 1.050 ± {shown} ≈ | 9.050 ± {shown} | 1.100 ± {shown} ≈ |"
         )
-        assert "error bar" not in best.text
+        assert "error bar" not in render(best)
 
 
 def test_one_row_in_the_layout_of_the_paper_is_compared_by_column(tmp_path: Path) -> None:
@@ -360,7 +362,7 @@ def test_one_row_in_the_layout_of_the_paper_is_compared_by_column(tmp_path: Path
         ),
     )
     (table,) = tables.by_eta(found, Pooled(1.0, 1), Scale(), Yardstick())
-    assert table.text.splitlines() == [
+    assert render(table).splitlines() == [
         "| η | S = 5 | S = 10 |",
         "| :--- | ---: | ---: |",
         "| 0 | **4.00 ± 0.10** | 3.00 ± 0.10 ≈ |",
@@ -380,7 +382,7 @@ def test_many_configurations_are_compared_by_column(tmp_path: Path) -> None:
         of=lambda cell: records.record(cell, value=float(cell.sampler[1:]) + 1, error=0.1),
     )
     (table,) = tables.by_nfe(found, None, Scale(), Yardstick())
-    lines = table.text.splitlines()
+    lines = render(table).splitlines()
     assert lines[0] == "| Configuration | NFE 8 (7 NFE) |"
     assert lines[2:4] == ["| s0 | **1.00 ± 0.10** |", "| s1 | 2.00 ± 0.10 |"]
     assert "Bold: the best of its column beyond the noise." in lines[-1]
@@ -399,7 +401,8 @@ def test_what_ran_and_footnotes_stand_beside_the_mark(tmp_path: Path) -> None:
     )
     (table,) = tables.by_nfe(found, None, Scale(), Yardstick())
     assert (
-        table.text.splitlines()[2] == "| 10 | 2.00 ± 0.10 | **1.00 ± 0.10**<sup>1</sup> (9 NFE) |"
+        render(table).splitlines()[2]
+        == "| 10 | 2.00 ± 0.10 | **1.00 ± 0.10**<sup>1</sup> (9 NFE) |"
     )
 
 
@@ -407,8 +410,10 @@ def test_many_that_tie_are_cut(tmp_path: Path) -> None:
     values = {(f"s{n}", 5): (1.0 + n / 100, 0.5) for n in range(9)}
     found = points(tmp_path, [Cell(*name) for name in values], of=sure(values))
     (best,) = tables.best(found, None, Scale(), Yardstick())
-    assert best.text.splitlines()[2].startswith(
-        "| from 5 | s0 ≈ s1 ≈ s2 ≈ s3 ≈ s4 ≈ s5 ≈ s6 ≈ 2 more | s1 |"
+    assert (
+        render(best)
+        .splitlines()[2]
+        .startswith("| from 5 | s0 ≈ s1 ≈ s2 ≈ s3 ≈ s4 ≈ s5 ≈ s6 ≈ 2 more | s1 |")
     )
 
 
@@ -423,7 +428,7 @@ def test_the_last_point_that_spacings_share_is_one_candidate(tmp_path: Path) -> 
         of=lambda cell: records.record(cell, value=1.0 if cell.sampler == "a" else 2.0, error=0.1),
     )
     (table,) = tables.by_nfe(found, None, Scale(), Yardstick())
-    assert table.text.splitlines()[3] == (
+    assert render(table).splitlines()[3] == (
         "| 1000 | **1.00 ± 0.10** | **1.00 ± 0.10** | 2.00 ± 0.10 | 2.00 ± 0.10 |"
     )
 
@@ -435,14 +440,14 @@ def test_many_configurations_are_rows(tmp_path: Path) -> None:
         tmp_path, cells, of=lambda cell: records.record(cell, value=float(cell.steps or 1))
     )
     (table,) = tables.by_nfe(found, Pooled(1.0, 1), Scale(), Yardstick())
-    lines = table.text.splitlines()
+    lines = render(table).splitlines()
     assert table.title == ""
     assert lines[0] == "| Configuration | NFE 5 | NFE 10 | NFE 16 (15 NFE) |"
     assert "| ddim | 5.00 | 10.0 |  |" in lines
     assert "| ddpm |  | 10.0 |  |" in lines
     assert "| heun (karras) |  |  | 8.00 |" in lines
     assert "| exact draws | 1.00 | 1.00 | 1.00 |" in lines
-    assert "rk45" not in table.text  # has no budget
+    assert "rk45" not in render(table)  # has no budget
     assert not list(tables.by_eta(found, None, Scale(), Yardstick()))  # its rows stand here already
 
 
@@ -454,7 +459,7 @@ def test_tolerances_have_a_table_of_their_own(tmp_path: Path) -> None:
     )
     (table,) = tables.by_tolerance(found, Scale())
     assert table.title == "Samplers that choose their own steps"
-    assert table.text.splitlines() == [
+    assert render(table).splitlines() == [
         "| Configuration | Tolerance | NFE | Value |",
         "| :--- | :--- | ---: | ---: |",
         "| rk45 | rtol 0.1 | 33.4 (25 to 41) | 2.00 |",
@@ -475,14 +480,14 @@ def test_references_are_listed_with_the_floor(tmp_path: Path) -> None:
     exact, flows = frame.floor(setting, "fd_cifar"), frame.flows(setting, "fd_cifar")
     (table,) = tables.references(exact, flows, Scale(-6), Yardstick())
     assert table.title == "References"
-    assert table.text.splitlines()[:5] == [
+    assert render(table).splitlines()[:5] == [
         "| Reference | Value | Times the floor |",
         "| :--- | ---: | ---: |",
         "| exact draws | 13.0 | 1.00 |",
         "| exact flow (logsnr, S = 10) | 14.3 | 1.10 |",
         "| exact flow (uniform, S = 10) | 19.5 | 1.50 |",
     ]
-    assert "the two ends of the grid lose" in table.text
+    assert "the two ends of the grid lose" in render(table)
     assert not list(tables.references(exact, [], Scale(), Yardstick()))
     (alone,) = tables.references(None, flows, Scale(-6), Yardstick())
-    assert "| exact flow (logsnr, S = 10) | 14.3 | — |" in alone.text
+    assert "| exact flow (logsnr, S = 10) | 14.3 | — |" in render(alone)

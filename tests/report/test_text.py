@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from bench import influences
-from bench.report import frame, text
+from bench.report import frame, plots, sections, text
+from bench.report.content import Picture
 from bench.report.markdown import Scale
 from bench.report.pooled import Pooled
-from bench.report.text import Picture
+from bench.report.summary import summary
 from bench.report.yardstick import Yardstick
 from bench.results import Result
 from tests.report import records
@@ -24,24 +25,37 @@ def said(folder: Path, values: dict[tuple[str, int], float], floor: float | None
     )
     exact = None if floor is None else Pooled(floor, 1)
     points = frame.points(frame.read(folder).cells, "fd_cifar")
-    return list(text.summary(points, exact, Scale(), Yardstick()))
+    return list(summary(points, exact, Scale(), Yardstick()))
 
 
 def report(folder: Path) -> str:
     study = frame.read(folder)
-    return text.report(study, dict.fromkeys(study.metrics, NOTHING), NOTHING)
+    made = dict.fromkeys(study.metrics, plots.Pictures(NOTHING, NOTHING, NOTHING))
+    return text.report(study, sections.every(study), made, NOTHING)
 
 
 def test_summary_names_the_lowest_and_the_first_near_the_floor(tmp_path: Path) -> None:
     values = {("ddim", 5): 13.4, ("heun", 5): 4.0, ("ddim", 10): 2.5, ("heun", 10): 1.9}
     assert said(tmp_path, {**values, ("euler", 20): 1.0}, 1.0) == [
-        "At 5 NFE, **heun** has the lowest value, 4.00; next is ddim, 13.4, 3.4 times as high.",
+        "At 5 NFE, **heun** has the lowest value, 4.00 (ddim needs 10 NFE for that); next is ddim, "
+        "13.4, 3.4 times as high.",
         "At 10 NFE, **heun** has the lowest value, 1.90; next is ddim, 2.50, 1.32 times as high.",
         "At 20 NFE, **euler** has the only value, 1.00.",
         "The floor is 1.00, the value of exact draws of the model. At most 2 times that: "
         "heun, first at 10 NFE; euler, first at 20 NFE; no other.",
         "Every value is a single run without an error bar: small differences may be noise.",
     ]
+
+
+def test_summary_says_how_many_calls_the_baseline_needs_for_the_best(tmp_path: Path) -> None:
+    values = {("heun", 5): 4.0, ("ddim", 5): 9.0, ("ddim", 20): 5.0}
+    (first, *_) = said(tmp_path / "never", values, None)
+    assert "4.00 (ddim does not come there by 20 NFE); next is ddim" in first
+    (first, *_) = said(tmp_path / "there", {**values, ("ddim", 50): 4.0}, None)
+    assert "4.00 (ddim needs 50 NFE for that); next is ddim" in first
+    alone = {("heun", 5): 4.0, ("ddim", 5): 9.0}
+    (first, *_) = said(tmp_path / "alone", alone, None)
+    assert "(" not in first
 
 
 def test_summary_makes_no_claim_that_it_cannot_hold(tmp_path: Path) -> None:
@@ -55,7 +69,7 @@ def test_summary_makes_no_claim_that_it_cannot_hold(tmp_path: Path) -> None:
 def test_summary_says_what_really_ran(tmp_path: Path) -> None:
     cell = Cell("heun", 5, nfe=9, nfe_asked=10)
     points = frame.points(frame.read(records.make(tmp_path, [cell])).cells, "fd_cifar")
-    assert next(text.summary(points, None, Scale(-3), Yardstick())).startswith(
+    assert next(summary(points, None, Scale(-3), Yardstick())).startswith(
         "At 10 NFE, **heun** (with 9)"
     )
 
@@ -78,7 +92,7 @@ def test_who_chooses_its_own_steps_wins_no_budget_but_may_come_near_the_floor(
     values = {"ddim": 4.0, "rk45": 1.5, "exact-flow": 1.0}
     records.make(tmp_path, cells, of=lambda cell: records.record(cell, value=values[cell.sampler]))
     points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
-    assert list(text.summary(points, Pooled(1.0, 1), Scale(), Yardstick()))[:2] == [
+    assert list(summary(points, Pooled(1.0, 1), Scale(), Yardstick()))[:2] == [
         "At 33 NFE, **ddim** has the only value, 4.00.",
         "The floor is 1.00, the value of exact draws of the model. At most 2 times that: "
         "rk45, first at 33.4 NFE; no other.",
@@ -88,7 +102,7 @@ def test_who_chooses_its_own_steps_wins_no_budget_but_may_come_near_the_floor(
 def test_summary_of_nothing(tmp_path: Path) -> None:
     records.make(tmp_path, [Cell("ddim", 5)], of=lambda _: None)
     points = frame.points(frame.read(tmp_path).cells, "fd_cifar")
-    assert list(text.summary(points, None, Scale(), Yardstick())) == [
+    assert list(summary(points, None, Scale(), Yardstick())) == [
         "No cell of a sampler has a value yet."
     ]
 
@@ -127,12 +141,15 @@ def test_references_are_no_samplers(tmp_path: Path) -> None:
 def test_an_author_s_notes_stand_as_written_before_the_numbers(tmp_path: Path) -> None:
     study = frame.read(records.make(tmp_path, [Cell("ddim", 5)]))
     notes = "One | two.\n\n*Three* and <b>four</b>."
-    plots = dict.fromkeys(study.metrics, NOTHING)
+    made = dict.fromkeys(study.metrics, plots.Pictures(NOTHING, NOTHING, NOTHING))
     said = "## Notes\n\n*By an author; all below is made from the records.*\n\n" + notes
-    found = text.report(study, plots, NOTHING, notes)
+    parts = sections.every(study)
+    found = text.report(study, parts, made, NOTHING, notes)
     assert f"(table.csv).\n\n{said}\n\n## fd_cifar\n" in found
-    assert found.replace(f"{said}\n\n", "") == text.report(study, plots, NOTHING)
-    assert "Notes" not in text.report(study, plots, NOTHING)
+    assert found.replace(f"{said}\n\n", "") == text.report(
+        study, sections.every(study), made, NOTHING
+    )
+    assert "Notes" not in text.report(study, parts, made, NOTHING)
 
 
 def test_the_report_opens_with_the_question_and_the_state(tmp_path: Path) -> None:
@@ -187,7 +204,7 @@ def test_different_sample_counts_never_share_a_table(tmp_path: Path) -> None:
     assert first.startswith("1,000 samples\n")
     assert second.startswith("5,000 samples\n")
     assert "5,000" not in first
-    assert first.count("| 5 |") == second.count("| 5 |") == 1
+    assert first.count("\n| 5 |") == second.count("\n| 5 |") == 1
 
 
 def test_text_of_people_stays_text(tmp_path: Path) -> None:
@@ -271,7 +288,7 @@ def with_errors(
         return records.record(cell, value=value, error=error)
 
     points = frame.points(frame.read(records.make(folder, cells, of=of)).cells, "fd_cifar")
-    return list(text.summary(points, exact, Scale(), Yardstick(higher)))
+    return list(summary(points, exact, Scale(), Yardstick(higher)))
 
 
 def test_the_best_is_called_so_only_beyond_the_noise(tmp_path: Path) -> None:
@@ -283,10 +300,11 @@ def test_the_best_is_called_so_only_beyond_the_noise(tmp_path: Path) -> None:
         ("ddim", 50): (1.1, 0.1),
     }  # fmt: skip
     assert with_errors(tmp_path, values) == [
-        "At 5 NFE, **heun** is best, 4.00 ± 0.11; next is ddim, 13.40 ± 0.12, 3.4 times as high.",
+        "At 5 NFE, **heun** is best, 4.00 ± 0.11 (ddim needs 10 NFE for that); next is ddim, "
+        "13.40 ± 0.12, 3.4 times as high.",
         "At 10 NFE, heun, ddim and euler cannot be told apart: 2.40 ± 0.20 to 2.60 ± 0.20.",
-        "At 20 NFE, **heun** has the lowest value, 1.20; next is ddim, 1.50 ± 0.10, 1.25 times as "
-        "high.",
+        "At 20 NFE, **heun** has the lowest value, 1.20 (ddim needs 50 NFE for that); next is "
+        "ddim, 1.50 ± 0.10, 1.25 times as high.",
         "At 50 NFE, **ddim** has the only value, 1.10 ± 0.10.",
         "1 of 9 values has no error bar: where one of them is compared, small differences may be "
         "noise.",
@@ -308,7 +326,8 @@ def test_where_higher_is_better(tmp_path: Path) -> None:
     }  # fmt: skip
     found = with_errors(tmp_path / "a", values, Pooled(9.2, 1, error=0.1), higher=True)
     assert found == [
-        "At 5 NFE, **heun** is best, 4.50 ± 0.10; next is ddim, 3.20 ± 0.10, 0.71 times as high.",
+        "At 5 NFE, **heun** is best, 4.50 ± 0.10 (ddim needs 10 NFE for that); next is ddim, "
+        "3.20 ± 0.10, 0.71 times as high.",
         "At 10 NFE, heun and ddim cannot be told apart: 7.90 ± 0.10 to 7.80 ± 0.10.",
         "The ceiling is 9.20 ± 0.10, the value of exact draws of the model. At least 0.5 times "
         "that: ddim and heun, first at 10 NFE.",
