@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import chunks, states, submissions, sweep
+from bench.claim import CLAIM, owner_of
 from tests import fakes
 from tests.kills import computed_twice
 from tests.slurm import cluster
@@ -58,12 +59,16 @@ def test_how_jobs_ended_is_told(tmp_path: Path) -> None:
         for steps, key in keys.items()
         if key in job.keys
     }
+    deaf = chunks.folder_of(folder, keys[100]) / CLAIM
+    first = owner_of(deaf)
     slurm("scontrol", "update", f"JobId={jobs[42]}", "Requeue=0")
     node = f"NodeName={socket.gethostname().split('.')[0]}"
     slurm("scontrol", "update", node, "State=DOWN", "Reason=a test")
     subprocess.run(["scontrol", "update", node, "State=RESUME"])  # it may be back already
 
-    # One does not hear that its time is over; another one is cancelled.
+    # One does not hear that its time is over; another one is cancelled. SLURM warns at once, and
+    # what has not begun with its cell yet would die of that.
+    wait_until(lambda: owner_of(deaf) not in (None, first), "the deaf job, begun again")
     slurm("scontrol", "update", f"JobId={jobs[100]}", "TimeLimit=1")
 
     def runs(steps: int) -> bool:
