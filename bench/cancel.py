@@ -46,23 +46,27 @@ def cancel(
         which: the submissions to cancel; all by default.
 
     Raises:
-        LaunchError: SLURM refuses, or does not answer.
+        LaunchError: SLURM refuses.
         ResultError: Something in `folder` cannot be read.
     """
-    jobs = [job for job in states.look(folder).jobs if which(job.submission)]
-    slurm = {
-        job.submission.id: job.submission for job in jobs if job.submission.executor == "slurm"
-    }
-    arrays = {job.job.id.split("_")[0] for job in jobs if job.submission.id in slurm and job.job.id}
-    unknown = [one.name for one in slurm.values() if not one.complete]
-    arrays |= {array for name in unknown for array in scheduler.named(name)}
-    scheduler.cancel(sorted(arrays))
-    here = [job for job in jobs if _is_here(job)]
-    for job in here:
+    seen = states.look(folder)
+    jobs = [job for job in seen.jobs if which(job.submission)]
+    stopped = [job for job in jobs if _is_here(job)]
+    for job in stopped:
         _signal(job, signal.SIGINT)
-    stopped = [job for job in jobs if job.submission.id in slurm] + here
-    released = _released(folder, stopped)
-    return Cancelled(len(stopped), released, _left(jobs, folder))
+    left = _elsewhere(jobs, folder)
+    if seen.said and not seen.away:  # no squeue
+        left.append(f'Of SLURM: {seen.said}. On a node of its cluster: "bench cancel {folder}".')
+    slurm = [job for job in jobs if job.submission.executor == "slurm"]
+    try:
+        _scancel(slurm)
+        stopped += slurm
+    except scheduler.Away as error:
+        left.append(
+            f"SLURM does not answer ({error}). Its jobs were not cancelled and go on. When it "
+            f'answers again (sinfo shows that): "bench cancel {folder}".'
+        )
+    return Cancelled(len(stopped), _released(folder, stopped), tuple(left))
 
 
 def undo(folder: Path, made: Submission) -> None:
@@ -78,10 +82,22 @@ def undo(folder: Path, made: Submission) -> None:
     while scheduler.named(made.name) and time.monotonic() - began < PATIENCE:
         time.sleep(POLL)
     for path in folder.glob(f"work/*/{claim.CLAIM}*") if arrays else ():
-        with suppress(FileNotFoundError):
-            owner, _ = claim.read(path)
-            if owner is not None and owner.job.split("_")[0] in arrays:
-                claim.release(path, owner)
+        owner = claim.owner_of(path)
+        if owner is not None and owner.job.split("_")[0] in arrays:
+            claim.release(path, owner)
+
+
+def _scancel(jobs: list[Waiting]) -> None:
+    """Cancels jobs of SLURM, by their names where their ids are not known.
+
+    Raises:
+        LaunchError: SLURM refuses.
+        Away: The controller does not answer.
+    """
+    arrays = {job.job.id.split("_")[0] for job in jobs if job.job.id is not None}
+    unknown = {job.submission.name for job in jobs if not job.submission.complete}
+    arrays |= {array for name in unknown for array in scheduler.named(name)}
+    scheduler.cancel(sorted(arrays))
 
 
 def _released(folder: Path, stopped: list[Waiting]) -> int:
@@ -91,7 +107,9 @@ def _released(folder: Path, stopped: list[Waiting]) -> int:
     killed = False
     while stopped and time.monotonic() - began < PATIENCE:
         seen = states.look(folder)
-        if not ids & {job.job.id for job in seen.jobs}:
+        # A worker may outlive the process that the job is known by, and its claim with it.
+        working = {cell.job for cell in seen.cells if cell.state == states.RUNNING}
+        if not ids & ({job.job.id for job in seen.jobs} | working):
             break
         if not killed and time.monotonic() - began > GRACE:
             killed = True
@@ -117,13 +135,13 @@ def _signal(job: Waiting, number: signal.Signals) -> None:
             os.killpg(int(job.job.id), number)
 
 
-def _left(jobs: list[Waiting], folder: Path) -> tuple[str, ...]:
-    elsewhere = {
+def _elsewhere(jobs: list[Waiting], folder: Path) -> list[str]:
+    hosts = {
         job.submission.host
         for job in jobs
         if job.submission.executor == "local" and not _is_here(job)
     }
-    return tuple(
+    return [
         f'The local workers on {host} can be stopped only there: "bench cancel {folder}".'
-        for host in sorted(elsewhere)
-    )
+        for host in sorted(hosts)
+    ]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 from bench import models
@@ -18,6 +19,7 @@ from bench.diffusion.spacing import SPACINGS
 from bench.errors import SweepError, nearest
 from bench.metrics.measures import Measure
 from bench.metrics.registry import METRICS
+from bench.models import consistency, diffusers, edm, exact, function
 from bench.parameters import Parameter, Value, written
 from bench.presets import PRESETS
 from bench.samplers import REGISTRY, Sampler, get
@@ -126,24 +128,54 @@ def _models() -> list[Facts]:
         {"name": name, "keys": models.describe(name).canonical(), "summary": "Ships with bench."}
         for name in models.NAMES
     ]
-    return [
-        *named,
+    return [*named, *(_kind_of_model(kind) for kind in models.KINDS)]
+
+
+# What a description of each kind looks like, and what it is.
+_EXAMPLES: dict[str, tuple[Facts, str, ModuleType]] = {
+    "mixture": (
+        {"name": "FILE.safetensors", "schedule": "vp-linear"},
+        'A mixture from "bench train mixture", on any schedule.',
+        exact,
+    ),
+    "consistency": (
+        {"of": "NAME or FILE.safetensors"},
+        "The exact consistency function of a mixture, for few-step samplers.",
+        consistency,
+    ),
+    "diffusers": (
+        {"path": "FOLDER or HUB/NAME", "dtype": "float32"},
+        "An unconditional UNet2DModel.",
+        diffusers,
+    ),
+    "edm": (
+        {"path": "FILE.pkl", "trust": True},
+        "A network of NVIDIA's EDM by its pickle, whose code runs when it is loaded.",
+        edm,
+    ),
+    "torch": (
         {
-            "name": "mixture",
-            "keys": {"kind": "mixture", "name": "FILE.safetensors", "schedule": "vp-linear"},
-            "summary": 'A mixture from "bench train mixture", on any schedule.',
+            "path": "MODULE:FUNCTION",
+            "target": "eps",
+            "schedule": "vp-linear",
+            "time": "real",
+            "shape": [3, 32, 32],
         },
-        {
-            "name": "consistency",
-            "keys": {"kind": "consistency", "of": "NAME or FILE.safetensors"},
-            "summary": "The exact consistency function of a mixture, for few-step samplers.",
-        },
-        {
-            "name": "diffusers",
-            "keys": {"kind": "diffusers", "path": "FOLDER or HUB/NAME", "dtype": "float32"},
-            "summary": "An unconditional UNet2DModel.",
-        },
-    ]
+        "A network that a function of yours makes.",
+        function,
+    ),
+}
+
+
+def _kind_of_model(kind: str) -> Facts:
+    keys, summary, module = _EXAMPLES[kind]
+    return {
+        "name": kind,
+        "keys": {"kind": kind, **keys},
+        "summary": summary,
+        "parameters": [{"name": k, "expected": v} for k, v in models.KEYS[kind].items()],
+        "details": (module.__doc__ or "").partition("\n")[2].strip("\n"),
+    }
 
 
 def _metrics() -> list[Facts]:

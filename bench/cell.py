@@ -3,7 +3,8 @@
 A cell may be interrupted at any moment and goes on with the chunks that are on the disk. Sample i
 belongs to batch i // batch whatever the point of resuming, noise is a function of (seed, i, draw),
 and numerics are pinned; so the metrics of a resumed run have the same bytes as those of an
-undisturbed one.
+undisturbed one. Only as long as a cell has no chunk may its batch change: it is halved where it
+does not fit into memory, and the record says which it was.
 """
 
 import json
@@ -21,14 +22,14 @@ from numpy.typing import NDArray
 
 from bench import atomic, chunks, influences, models, provenance, results
 from bench.chunks import Chunk, Identity
-from bench.errors import CellError, ResultError
+from bench.errors import CellError, MetricError, ResultError
 from bench.fingerprint import fingerprint
 from bench.metrics import registry as metrics
 from bench.metrics.facts import ImageFacts
 from bench.metrics.protocol import Extractor
 from bench.metrics.registry import BoundMetric
 from bench.models import Model
-from bench.numerics import pinned
+from bench.numerics import free_memory, is_out_of_memory, pinned
 from bench.results import Json, Result
 from bench.sampling import Sampling, identity
 from bench.sweep import Cell
@@ -51,6 +52,7 @@ class Setting:
         device: "cpu" or "cuda".
         threads: CPU threads for everything, whatever the environment says.
         keep: what stays beside the record: "nothing", "features" or "images" (with features).
+        compiled: whether networks are compiled, once for all cells of this process.
     """
 
     metrics: tuple[str, ...]
@@ -60,6 +62,7 @@ class Setting:
     device: str
     threads: int
     keep: str = "nothing"
+    compiled: bool = False
 
     @classmethod
     def of(cls, plan: Json) -> Self:
@@ -75,6 +78,7 @@ class Setting:
             device=device,
             threads=plan["launch"]["threads"],
             keep=plan.get("keep", "nothing"),
+            compiled=plan["launch"].get("compile", False),
         )
 
     def bind(self) -> tuple[BoundMetric, ...]:
@@ -82,7 +86,13 @@ class Setting:
 
         Raises:
             MetricError: Weights or statistics are missing or do not fit.
+            CellError: The device is not there.
         """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise CellError(
+                'launch.device is "cuda", and torch finds no CUDA device here. Run where there is '
+                "one, or write device: cpu (or auto)."
+            )
         return _bound(self.metrics, self.reference, self.device)
 
     def chunks(self, cell: Cell) -> int:
@@ -91,7 +101,7 @@ class Setting:
 
     def load(self, cell: Cell) -> Model:
         """The model of a cell, shared by the cells of this process."""
-        return _model(json.dumps(cell.model, sort_keys=True), self.device)
+        return _model(json.dumps(cell.model, sort_keys=True), self.device, self.compiled)
 
 
 @lru_cache(maxsize=4)
@@ -100,8 +110,8 @@ def _bound(names: tuple[str, ...], reference: str, device: str) -> tuple[BoundMe
 
 
 @lru_cache(maxsize=1)  # cells come model by model, and networks are large
-def _model(description: str, device: str) -> Model:
-    return models.load(models.describe(json.loads(description)), device)
+def _model(description: str, device: str, compiled: bool) -> Model:
+    return models.load(models.describe(json.loads(description)), device, compiled=compiled)
 
 
 def is_done(cell: Cell, result: Result | None, setting: Setting) -> bool:
@@ -142,8 +152,8 @@ def run_cell(
         sample: False if only chunks that are there may be used.
 
     Raises:
-        CellError: Images are not finite, or the NFE is not as declared. Finished chunks stay. Or a
-            chunk is missing that may not be sampled.
+        CellError: Images are not finite, the NFE is not as declared, or memory does not suffice.
+            Finished chunks stay. Or a chunk is missing that may not be sampled.
         ModelError, MetricError, ScheduleError: Something that the cell needs cannot be had.
         ResultError: Something cannot be written.
     """
@@ -167,32 +177,111 @@ def make_chunks(
 
     The arguments and what it raises are those of `run_cell`.
     """
-    work = atomic.make_folder(chunks.folder_of(folder, cell.key))
-    atomic.clean(work)
-    found: list[Chunk] = []
+    atomic.clean(atomic.make_folder(chunks.folder_of(folder, cell.key)))
     with pinned(setting.threads), torch.no_grad():
         extractors, model = metrics.extractors(setting.bind()), setting.load(cell)
-        made_with = _made_with(cell, setting, model)
-        sampling = Sampling(cell, model, setting.batch, setting.device)
-        for index in wanted:
+        while True:
+            own = _own(cell, setting, folder)
+            try:
+                return _made(cell, own, folder, wanted, model, extractors, check, sample)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                _halve(cell, own, setting.batch, folder, error)
+            free_memory()  # what the error held on to
+
+
+def _made(
+    cell: Cell,
+    setting: Setting,
+    folder: Path,
+    wanted: range,
+    model: Model,
+    extractors: Mapping[str, Extractor],
+    check: Callable[[], None],
+    sample: bool,
+) -> list[Chunk]:
+    """The chunks of `make_chunks`, with one batch size from the first to the last."""
+    work, found = chunks.folder_of(folder, cell.key), []
+    made_with = _made_with(cell, setting, model)
+    sampling: Sampling | None = None
+    for index in wanted:
+        check()
+        chunk = _on_disk(folder, cell, index, made_with, setting, extractors)
+        if chunk is None and not sample:
+            raise CellError(
+                f"Cell {cell.short} ({cell.label}): chunk {index} of its images was not kept, "
+                'so it needs sampling again. "bench run" does that.'
+            )
+        if chunk is None:
+            sampling = sampling or _sampling(cell, setting, model, extractors)
+            chunk = sampling.chunk(index, _samples(cell, setting, index), extractors)
             check()
-            chunk = _on_disk(folder, cell, index, made_with, setting, extractors)
-            if chunk is None and not sample:
-                raise CellError(
-                    f"Cell {cell.short} ({cell.label}): chunk {index} of its images was not kept, "
-                    'so it needs sampling again. "bench run" does that.'
-                )
-            if chunk is None:
-                chunk = sampling.chunk(index, _samples(cell, setting, index), extractors)
-                check()
-                assert chunk.images is not None
-                if index == 0:
-                    chunks.write_samples(work, chunk.images[:KEPT_SAMPLES])
-                if setting.keep != "images":
-                    chunk = replace(chunk, images=None)
-                chunks.write(work, index, chunk, _stamp(cell, setting, made_with))
-            found.append(replace(chunk, images=None))
+            assert chunk.images is not None
+            if index == 0:
+                chunks.write_samples(work, chunk.images[:KEPT_SAMPLES])
+            if setting.keep != "images":
+                chunk = replace(chunk, images=None)
+            chunks.write(work, index, chunk, _stamp(cell, setting, made_with))
+        found.append(replace(chunk, images=None))
     return found
+
+
+def _sampling(
+    cell: Cell, setting: Setting, model: Model, extractors: Mapping[str, Extractor]
+) -> Sampling:
+    """What samples a cell.
+
+    Raises:
+        CellError: An extractor does not take such images. That is asked of one image without
+            content, since the first ones of the sampler may take an hour.
+    """
+    blank = torch.zeros(1, *model.shape, dtype=torch.uint8, device=setting.device)
+    for extractor in extractors.values():
+        try:
+            extractor(blank)
+        except MetricError as error:
+            raise CellError(
+                f"Cell {cell.short} ({cell.label}): its model gives images of "
+                f"{' x '.join(map(str, model.shape))}. {error}"
+            ) from error
+    return Sampling(cell, model, setting.batch, setting.device)
+
+
+def _own(cell: Cell, setting: Setting, folder: Path) -> Setting:
+    """The setting with the batch that this cell has come to."""
+    batch = chunks.batch_of(folder, cell.key, setting.batch)
+    return setting if setting.chunk % batch else replace(setting, batch=batch)
+
+
+def _halve(cell: Cell, own: Setting, asked: int, folder: Path, error: Exception) -> None:
+    """Has the cell go on with half its batch, or the next smaller divisor of a chunk.
+
+    Raises:
+        CellError: It is one image already, or there are chunks, which fix the batch.
+    """
+    work, batch = chunks.folder_of(folder, cell.key), min(own.batch, cell.samples)
+    name = f"Cell {cell.short} ({cell.label})"
+    wanting = f"({type(error).__name__}: {error})"
+    if batch == 1:
+        raise CellError(
+            f"{name}: there was not enough memory for a single image {wanting}. Ask for more "
+            "memory, or take a smaller model or dtype."
+        ) from error
+    finished = chunks.finished(work) + chunks.finished(chunks.kept_of(folder, cell.key))
+    if finished:
+        raise CellError(
+            f"{name}: there was not enough memory for a batch of {batch} {wanting}, and {finished} "
+            f"of its {own.chunks(cell)} chunks are of such batches already, so that it cannot be "
+            "halved. Ask for more memory, or write a smaller batch in the sweep, which begins the "
+            "cell anew."
+        ) from error
+    smaller = next(n for n in range(batch // 2, 0, -1) if own.chunk % n == 0)
+    log.warning(
+        "%s: not enough memory for a batch of %d; it goes on with %d.", name, batch, smaller
+    )
+    chunks.note_batch(work, smaller, asked)
+    chunks.note(work, "halved", batch=smaller, asked=asked, reason=wanting)
 
 
 def score(cell: Cell, setting: Setting, folder: Path, found: list[Chunk]) -> Result:
@@ -202,7 +291,7 @@ def score(cell: Cell, setting: Setting, folder: Path, found: list[Chunk]) -> Res
         MetricError: Features and reference do not fit.
         ResultError: Something cannot be written.
     """
-    work = chunks.folder_of(folder, cell.key)
+    work, setting = chunks.folder_of(folder, cell.key), _own(cell, setting, folder)
     with pinned(setting.threads), torch.no_grad():
         bound, model = setting.bind(), setting.load(cell)
         seconds = {part: sum(one.seconds[part] for one in found) for part in found[0].seconds}
@@ -234,6 +323,7 @@ def score(cell: Cell, setting: Setting, folder: Path, found: list[Chunk]) -> Res
 
 def has_chunks(cell: Cell, setting: Setting, folder: Path, wanted: range) -> bool:
     """Whether these chunks of a cell are finished, by their headers: `make_chunks` reads them."""
+    setting = _own(cell, setting, folder)
     stamp = _stamp(cell, setting, _made_with(cell, setting, setting.load(cell)))
     asked = _identities(metrics.extractors(setting.bind()))
     places = (chunks.folder_of(folder, cell.key), chunks.kept_of(folder, cell.key))
@@ -259,6 +349,7 @@ def images(cell: Cell, setting: Setting, folder: Path) -> Iterator[NDArray[np.ui
     Raises:
         CellError, ModelError, ScheduleError: as for `run_cell`.
     """
+    setting = _own(cell, setting, folder)
     with pinned(setting.threads), torch.no_grad():
         model = setting.load(cell)
         made_with = _made_with(cell, setting, model)
@@ -281,6 +372,7 @@ def _made_with(cell: Cell, setting: Setting, model: Model) -> Json:
             "dtype": model.dtype,
             "batch": setting.batch,
             "threads": setting.threads,
+            **({"compiled": True} if setting.compiled else {}),
         },
     }
 

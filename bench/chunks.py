@@ -11,6 +11,7 @@
     ledger.jsonl      a line for every chunk computed or refused, for people and tests; stays
     claim             who works on the cell (bench.claim)
     claim-<slice>     who works on a slice of it, where several jobs share a cell
+    batch             a smaller batch than the sweep's, where that did not fit into memory; stays
 
 A chunk is used again only if its stamp is that of the run at hand: same cell, fingerprint, model
 and numerics. Any other chunk is refused with the reason, and computed again. Features that it
@@ -42,6 +43,7 @@ from bench.errors import ResultError
 from bench.metrics.facts import ImageFacts
 
 FORMAT = 2
+BATCH = "batch"
 LEDGER = "ledger.jsonl"
 SAMPLES = "samples.npy"
 TOLERANCE = 1e-9
@@ -185,10 +187,31 @@ def peek(
 _FACTS = ("near_constant", "saturated", "bytes")
 
 
+def batch_of(results: Path, key: str, asked: int) -> int:
+    """Images per model call of cell `key`: as asked, or less where that did not fit into memory."""
+    for folder in (folder_of(results, key), kept_of(results, key)):
+        try:
+            noted = json.loads((folder / BATCH).read_text())
+            if noted["asked"] == asked:
+                return int(noted["batch"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return asked
+
+
+def note_batch(folder: Path, batch: int, asked: int) -> None:
+    """Has the cell go on with batches of `batch` images, where the sweep asks for `asked`.
+
+    Raises:
+        ResultError: It cannot be written.
+    """
+    atomic.write_bytes(folder / BATCH, json.dumps({"batch": batch, "asked": asked}).encode())
+
+
 def discard(folder: Path) -> None:
     """Removes the chunks of a cell that has its record, and claims on slices of it.
 
-    Samples and ledger stay. Who still holds such a claim, after a long pause, stops by itself.
+    The other files stay. Who still holds such a claim, after a long pause, stops by itself.
     """
     for pattern in ("chunk-*.npz", slice_claim("*")):
         for path in folder.glob(pattern):
@@ -205,6 +228,8 @@ def keep(folder: Path, kept: Path) -> None:
         with atomic.explained(kept / path.name):
             kept.mkdir(parents=True, exist_ok=True)
             path.replace(kept / path.name)
+    if (folder / BATCH).exists():  # what they were made with, should the work folder go
+        atomic.write_bytes(kept / BATCH, (folder / BATCH).read_bytes())
 
 
 def write_samples(folder: Path, images: NDArray[np.uint8]) -> None:

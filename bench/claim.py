@@ -9,11 +9,11 @@ Claims save work, they do not guard the numbers: two processes on one cell, whic
 minutes can bring about, write the same bytes.
 """
 
+import errno
 import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -108,18 +108,24 @@ def holder(path: Path) -> Owner | None:
     return None if text is None or _stale(path, text, job="") else _owner(text)
 
 
-def read(path: Path, now: float | None = None) -> tuple[Owner | None, bool]:
+def read(path: Path, now: float) -> tuple[Owner | None, bool]:
     """Who made the claim `path`, as far as it says so, and whether it is stale.
 
     Args:
         path: the claim's file. Nothing is written, so that others may look as well.
-        now: the time by the clock of its file system; by this machine's, if not given.
+        now: the time by the clock of its file system.
 
     Raises:
         FileNotFoundError: There is no such claim.
     """
     text = path.read_text()
-    return _owner(text), _stale(path, text, "", time.time() if now is None else now)
+    return _owner(text), _stale(path, text, "", now)
+
+
+def owner_of(path: Path) -> Owner | None:
+    """Who made the claim `path`, dead or alive; None if it is gone or does not say so."""
+    text = _text(path)
+    return None if text is None else _owner(text)
 
 
 def release(path: Path, judged: Owner | None) -> bool:
@@ -134,9 +140,9 @@ def release(path: Path, judged: Owner | None) -> bool:
 def _acquire(path: Path, owner: Owner) -> bool:
     """Creates the claim, unless a live owner has it."""
     mine = atomic.temporary_name(path)
-    with atomic.explained(mine):
-        mine.write_text(json.dumps(asdict(owner)))
     try:
+        with atomic.explained(mine):
+            mine.write_text(json.dumps(asdict(owner)))
         while True:
             with atomic.explained(path):
                 if _create(path, mine):
@@ -148,7 +154,8 @@ def _acquire(path: Path, owner: Owner) -> bool:
                 return False
             _remove(path, text)
     finally:
-        mine.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what matters
+            mine.unlink(missing_ok=True)
 
 
 def _create(path: Path, text: Path) -> bool:
@@ -156,13 +163,28 @@ def _create(path: Path, text: Path) -> bool:
     try:
         os.link(text, path)  # exclusive also on NFS, and never half a file
     except FileExistsError:
+        # Ours after all, where a file server's first answer was lost and the second try met it.
+        return text.stat().st_nlink > 1
+    except OSError:
+        return _written(path, text.read_bytes())
+    return True
+
+
+def _written(path: Path, text: bytes) -> bool:
+    """As `_create`, on a file system without hard links.
+
+    Who reads it before its text is there knows no owner, and judges it by its age.
+    """
+    try:
+        with path.open("xb", buffering=0) as file:
+            try:
+                if file.write(text) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:  # a claim of nobody would stand in everybody's way
+                path.unlink()
+                raise
+    except FileExistsError:
         return False
-    except OSError:  # a file system without hard links
-        try:
-            with path.open("x") as file:
-                file.write(text.read_text())
-        except FileExistsError:
-            return False
     return True
 
 

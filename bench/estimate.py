@@ -10,10 +10,11 @@ import torch
 from bench import models
 from bench.cell import Setting
 from bench.diffusion.noise import Noise
+from bench.errors import SweepError
 from bench.metrics.images import to_uint8
 from bench.metrics.registry import extractors
 from bench.models import Model
-from bench.numerics import pinned
+from bench.numerics import is_out_of_memory, pinned
 from bench.sweep import Sweep
 
 _REPEATS = 3
@@ -43,7 +44,22 @@ def measure(sweep: Sweep) -> Cost:
 
     Raises:
         ModelError, MetricError: something that the sweep needs cannot be had here.
+        SweepError: its batch does not fit into memory.
     """
+    try:
+        return _measured(sweep)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        batch = min(sweep.batch, sweep.samples)
+        raise SweepError(
+            f"{sweep.file}: there is not enough memory here for a batch of {batch} "
+            f"({type(error).__name__}: {error}). A run would halve it; write a smaller batch to "
+            "measure with."
+        ) from error
+
+
+def _measured(sweep: Sweep) -> Cost:
     setting = Setting.of(sweep.plan())
     bound = extractors(setting.bind())
     batch = min(sweep.batch, sweep.samples)

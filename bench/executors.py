@@ -9,6 +9,7 @@ import pickle
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,17 @@ import submitit
 import torch
 from submitit.core.utils import FailedJobError, JobPaths
 
-from bench import arrays, atomic, code, process, provenance, results, scheduler, submissions
+from bench import (
+    arrays,
+    atomic,
+    claim,
+    code,
+    process,
+    provenance,
+    results,
+    scheduler,
+    submissions,
+)
 from bench.arrays import Array
 from bench.code import Guarded
 from bench.errors import LaunchError
@@ -99,12 +110,17 @@ def _local(
     launch: Launch, folder: Path, keys: Sequence[str], made_with: Mapping[str, Any]
 ) -> Submission:
     """Workers on this machine, spread over its GPUs if it has any."""
+    count = torch.cuda.device_count() if launch.device != "cpu" else 0
+    gpus = gpu_names(count, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    if "workers" not in launch.model_fields_set:
+        fit = len(gpus) or max(1, _cores() // launch.threads)
+        launch = launch.model_copy(update={"workers": fit})
     jobs = specs(launch, folder, keys)
-    made = Submission.intended("local", folder.name, [job.keys for job in jobs], **made_with)
+    keys_of = [job.keys for job in jobs]
+    made = Submission.intended("local", folder.name, keys_of, now=_clock(folder)(), **made_with)
     submissions.write(folder, made)
-    gpus = torch.cuda.device_count() if launch.device != "cpu" else 0
     for index, spec in enumerate(jobs):
-        visible = str(index % gpus) if gpus else ""
+        visible = gpus[index % len(gpus)] if gpus else ""
         environment = _environment(made) | {"CUDA_VISIBLE_DEVICES": visible}
         executor = _Detached(_logs(folder, made), environment)
         job = executor.submit(Guarded(describe(folder, spec), made.code))
@@ -112,6 +128,28 @@ def _local(
         made = made.with_job(index, job.job_id, _paths(job), started)
         submissions.write(folder, made)
     return made
+
+
+def gpu_names(count: int, visible: str) -> list[str]:
+    """The GPUs that workers here may use, by the names that CUDA_VISIBLE_DEVICES has for them.
+
+    Args:
+        count: how many this process sees.
+        visible: the variable here; a job of a cluster has some of the machine's.
+
+    >>> gpu_names(2, "")
+    ['0', '1']
+    >>> gpu_names(2, "4, 5")
+    ['4', '5']
+    """
+    names = visible.split(",") if visible else map(str, range(count))
+    return [name.strip() for name in names][:count]
+
+
+def _cores() -> int:
+    """How many this process may use, which on a shared machine are fewer than there are."""
+    mine = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(mine(0)) if mine else os.cpu_count() or 1
 
 
 class _Detached(submitit.LocalExecutor):
@@ -171,10 +209,11 @@ def _slurm(
         minutes=launch.time,
         at_a_time=_at_a_time(launch),
     )
+    now = _clock(folder)
     found: list[Submission] = []
     for group in groups:
         looked_at = [spec.keys for spec in group.jobs]
-        made = Submission.intended("slurm", folder.name, looked_at, **made_with)
+        made = Submission.intended("slurm", folder.name, looked_at, now=now(), **made_with)
         submissions.write(folder, made)
         executor = submitit.SlurmExecutor(
             atomic.make_folder(_logs(folder, made)), max_num_timeout=NO_LIMIT
@@ -258,6 +297,15 @@ def _environment(made: Submission) -> dict[str, str]:
     places = [made.snapshot, str(Path.cwd()), os.environ.get("PYTHONPATH", "")]
     # Without this the working directory, which may hold the package, would come first.
     return {"PYTHONPATH": os.pathsep.join(filter(None, places)), "PYTHONSAFEPATH": "1"}
+
+
+def _clock(folder: Path) -> Callable[[], float]:
+    """The time by the clock of the folder's file system, as finely as this machine counts it.
+
+    What is submitted one after the other keeps its order also where files have whole seconds.
+    """
+    ahead = claim.clock(submissions.folder_of(folder)) - time.time()
+    return lambda: time.time() + ahead
 
 
 def _logs(folder: Path, made: Submission) -> Path:

@@ -11,7 +11,7 @@ others have begun: it leaves their cells to them, and waits for them.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ from bench import (
 )
 from bench.cancel import cancel, undo
 from bench.cell import Setting, is_done, run_cell
-from bench.claim import CLAIM, claimed, clock, holder, release
+from bench.claim import CLAIM, claimed, holder, release
 from bench.errors import CellError, LaunchError
 from bench.submissions import Submission
 from bench.sweep import Cell, Sweep
@@ -44,22 +44,37 @@ EARLIER = "earlier.json"
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """A cell that is not done.
+
+    Attributes:
+        label: which one.
+        reason: of its failure; or how its job ended, where it has no record and that is known.
+        logs: where to read more: the error logs of the jobs that looked at it last.
+    """
+
+    label: str
+    reason: str
+    logs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RunSummary:
     """What became of a run.
 
     Attributes:
         done_before: cells that needed nothing.
         computed: cells that are done now.
-        failed: label and reason of each cell that failed.
-        missing: label, and where to look, of each cell without a record.
+        failed: the cells that failed.
+        missing: the cells without a record.
         interrupted: None, or after Ctrl-C what became of the jobs.
         seconds: how long it took.
     """
 
     done_before: int
     computed: int
-    failed: tuple[tuple[str, str], ...]
-    missing: tuple[tuple[str, str], ...]
+    failed: tuple[Unfinished, ...]
+    missing: tuple[Unfinished, ...]
     interrupted: str | None
     seconds: float
 
@@ -97,7 +112,7 @@ def run(
         if sweep.launch.executor == "inline" and todo:
             rows = [row for row in sweep.plan()["cells"] if row["key"] in keys]
             with progress.Watch(console, folder, rows, sweep.chunk) as watch:
-                worker(folder, keys)
+                worker(folder, keys, stay=True)
                 progress.wait(watch, folder, keys)
         elif todo:
             progress.show(console, folder, keys)
@@ -220,7 +235,7 @@ def _look(folder: Path) -> states.Look:
     Raises:
         Away: The controller does not answer, and there are jobs that it would know of.
     """
-    seen = states.look(folder, now=clock(submissions.folder_of(folder)))
+    seen = states.look(folder)
     if seen.away:
         raise scheduler.Away(seen.said)
     return seen
@@ -263,32 +278,30 @@ def _summary(
     Raises:
         LaunchError: Cells have no record, and their jobs said why.
     """
-    failed, silent = [], []
-    for cell in todo:
-        result = results.find(folder, cell.key)
-        if result is None:
-            silent.append(cell)
-        elif result.error is not None:
-            failed.append((cell.label, result.error))
-    last = submissions.latest(submissions.read_all(folder)) if silent else {}
+    found = [(cell, results.find(folder, cell.key)) for cell in todo]
+    failed = [(cell, made.error) for cell, made in found if made is not None and made.error]
+    silent = [cell for cell, made in found if made is None]
+    last = submissions.latest(submissions.read_all(folder)) if failed or silent else {}
     made = {last[cell.key].id: last[cell.key] for cell in silent if cell.key in last}
     stopped = executors.said(folder, made.values())
     if stopped and interrupted is None:
         raise LaunchError("\n".join(stopped))
+    ended = states.endings(folder, {cell.key for cell in silent})
     return RunSummary(
         done_before=len(cells) - len(todo),
         computed=len(todo) - len(failed) - len(silent),
-        failed=tuple(failed),
-        missing=tuple((cell.label, _errors(last.get(cell.key), cell.key)) for cell in silent),
+        failed=tuple(_unfinished(cell, reason, last) for cell, reason in failed),
+        missing=tuple(_unfinished(cell, ended.get(cell.key, ""), last) for cell in silent),
         interrupted=interrupted,
         seconds=seconds,
     )
 
 
-def _errors(made: Submission | None, key: str) -> str:
-    """Where to read what happened to a cell: the error logs of the jobs that looked at it."""
-    jobs = made.jobs if made is not None else ()
-    return ", ".join(job.logs[-1] for job in jobs if key in job.keys and job.logs)
+def _unfinished(cell: Cell, reason: str, last: Mapping[str, Submission]) -> Unfinished:
+    """With the error logs of the jobs that looked at the cell last."""
+    jobs = last[cell.key].jobs if cell.key in last else ()
+    logs = tuple(job.logs[-1] for job in jobs if cell.key in job.keys and job.logs)
+    return Unfinished(cell.label, reason, logs)
 
 
 @dataclass(frozen=True)

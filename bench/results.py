@@ -39,8 +39,11 @@ A record, key by key (format 1):
       commit, dirty       of the git checkout, or null
       versions            {bench, python, torch, numpy}
       host, time          where and when (UTC, ISO 8601) it was finished
+    digest              of all before it, which tells a record that was edited (`verify`); absent in
+                        older records
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -98,6 +101,7 @@ def write(folder: Path, result: Result) -> Path:
     """
     path = path_of(folder, result.key)
     record = {"format": result.format, **asdict(result)}  # the format number comes first
+    record["digest"] = _digest(record)
     atomic.write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return path
 
@@ -108,7 +112,19 @@ def read(path: Path) -> Result:
     Raises:
         ResultError: Not there, not JSON, of another format, or without a key it should have.
     """
-    record = read_json(path)
+    return _record(read_json(path), path)
+
+
+def parse(text: str, name: Path) -> Result:
+    """A record from its text, where it does not lie in a file; `name` is what errors call it.
+
+    Raises:
+        ResultError: As for `read`.
+    """
+    return _record(_parsed(text, name), name)
+
+
+def _record(record: Json, path: Path) -> Result:
     names = {field.name for field in fields(Result)}
     added = {"images"}  # since the first records of this format
     if absent := sorted(names - added - record.keys()):
@@ -133,8 +149,37 @@ def find(folder: Path, key: str) -> Result | None:
 
 def read_all(folder: Path) -> dict[str, Result]:
     """All records of `folder` by key, in the order of their names."""
-    paths = sorted(path for path in folder.glob("*.json") if _RECORD_NAME.fullmatch(path.name))
-    return {result.key: result for result in map(read, paths)}
+    return {result.key: result for result in map(read, _records(folder))}
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file of a results folder is the record of a cell, by its name."""
+    return path.parent == Path() and _RECORD_NAME.fullmatch(path.name) is not None
+
+
+def _records(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.json") if _RECORD_NAME.fullmatch(path.name))
+
+
+def verify(folder: Path) -> None:
+    """Looks whether the records of `folder` are as they were written.
+
+    Raises:
+        ResultError: One was edited, or cannot be read.
+    """
+    for path in _records(folder):
+        record = read_json(path)
+        said = record.pop("digest", None)
+        if said is not None and said != (found := _digest(record)):
+            raise ResultError(
+                f"{path} was edited: its digest is {found}, and the record says {said}. "
+                "Restore it from version control, or remove it to compute its cell again."
+            )
+
+
+def _digest(record: Json) -> str:
+    """16 hex digits over the content of a record, however it is laid out."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def gather(*folders: Path) -> dict[str, Result]:
@@ -171,16 +216,28 @@ def read_json(path: Path) -> Json:
         ResultError: With the file, what is wrong with it and what to do. Nothing is deleted.
     """
     try:
-        data = json.loads(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise ResultError(f'{path} is not there. "bench run" makes it.') from None
     except OSError as error:
         raise ResultError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # broken JSON or text that is not UTF-8
-        raise ResultError(
-            f"{path} is not valid JSON ({error}). Restore it from version control, or remove it "
-            "to have it made again."
-        ) from None
+    except UnicodeDecodeError as error:
+        raise _broken(path, error) from None
+    return _parsed(text, path)
+
+
+def _broken(path: Path, error: ValueError) -> ResultError:
+    return ResultError(
+        f"{path} is not valid JSON ({error}). Restore it from version control, or remove it "
+        "to have it made again."
+    )
+
+
+def _parsed(text: str, path: Path) -> Json:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise _broken(path, error) from None
     found = data.get("format") if isinstance(data, dict) else None
     if found == FORMAT:
         return dict(data)

@@ -116,7 +116,18 @@ class Sampling:
         raise CellError(
             f"{self._name}: {len(broken)} of the {len(batch)} images {batch[0]} to {batch[-1]} "
             f"(chunk {index}) are not finite, the first is sample {batch[broken[0]]}"
-            f"{self._since(batch)}. Look at the model's output there, or take smaller steps."
+            f"{self._since(batch)}. {self._remedy}"
+        )
+
+    @property
+    def _remedy(self) -> str:
+        dtype = self._model.dtype
+        if dtype == "float32":
+            return "Look at the model's output there, or take smaller steps."
+        largest = torch.finfo(getattr(torch, dtype)).max
+        return (
+            f"{dtype} holds numbers up to {largest:.4g}, and the network may need larger ones: "
+            "write dtype: float32."
         )
 
     def _since(self, batch: range) -> str:
@@ -129,9 +140,12 @@ class Sampling:
             calls += 1
             pair = self._model.pair(x, point)
             if not found and not all(bool(_finite_rows(part).all()) for part in (x, *pair)):
-                of = "" if self._cell.nfe is None else f" of {self._cell.nfe}"
+                declared = self._cell.nfe
+                of = "" if declared is None else f" of {declared}"
+                # Of samplers with one call a step, which is what most people count in.
+                what = "step" if declared == self._cell.steps_effective else "model call"
                 sigma = float(torch.as_tensor(point.sigma).max())
-                found = f", at model call {calls}{of} (sigma {sigma:.3g})"
+                found = f", at {what} {calls}{of} (sigma {sigma:.3g})"
             return pair
 
         self._run(Denoiser(watch), batch)

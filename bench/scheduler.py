@@ -1,10 +1,13 @@
-"""What SLURM says and does, through its own commands; no accounting needed, no submitit."""
+"""What SLURM says and does, through its own commands, without submitit.
+
+No accounting is needed: where there is some, it tells how jobs ended.
+"""
 
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,6 +25,12 @@ _AWAY = re.compile(
     "|no route to host|in standby mode|unspecified error",
     re.IGNORECASE,
 )
+_MEMORY = "OUT_OF_MEMORY"
+_ENDED = {
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", _MEMORY),
+    *("PREEMPTED", "TIMEOUT"),
+}
+"""States of the accounting after which a job does not come back."""
 _MAX_ARRAY = 1000
 """Where the controller does not say; its default is 1001."""
 
@@ -91,6 +100,49 @@ def parse_queue(text: str) -> dict[str, Queued]:
         waiting = state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
         said = reason if waiting and reason != "None" else ""  # None until it was looked at
         found[job] = Queued(name, not waiting, said, host)
+    return found
+
+
+def endings(jobs: Mapping[str, str]) -> dict[str, str]:
+    """How jobs ended, by their ids: "OUT_OF_MEMORY", "FAILED, exit code 1:0".
+
+    Jobs of which the accounting says nothing are left out, and so are all where there is none:
+    this is told to people, and nothing is decided by it.
+
+    Args:
+        jobs: id and name of each.
+    """
+    arrays = sorted({job.split("_")[0] for job in jobs})
+    form = "JobID,JobName,State,ExitCode"
+    command = ["sacct", "--noheader", "--parsable2", "--format", form, "--jobs"]
+    try:
+        text = _run([*command, ",".join(arrays)]) if arrays else ""
+    except (FileNotFoundError, LaunchError):
+        return {}
+    found = parse_endings(text)
+    return {job: found[job, name] for job, name in jobs.items() if (job, name) in found}
+
+
+def parse_endings(text: str) -> dict[tuple[str, str], str]:
+    """Reads lines of 'job|name|state|exit code', by job and name; jobs that go on are left out.
+
+    The lines of its steps follow that of a job; want of memory is said of a step alone.
+
+    >>> parse_endings("17_4|bench-a|CANCELLED by 0|0:0")
+    {('17_4', 'bench-a'): 'CANCELLED'}
+    """
+    found: dict[tuple[str, str], str] = {}
+    names: dict[str, str] = {}
+    for line in text.splitlines():
+        part, name, state, code = line.strip().split("|")
+        job, _, step = part.partition(".")
+        word = state.split()[0]  # without "by" whom
+        if not step:
+            names[job] = name
+            if word in _ENDED:
+                found[job, name] = f"{word}, exit code {code}" if word == "FAILED" else word
+        elif word == _MEMORY and (job, names.get(job)) in found:
+            found[job, names[job]] = word
     return found
 
 

@@ -6,7 +6,9 @@
     stale claim    its worker is gone, and no job that is there will look at it
     missing        nothing of all that
 
-No torch here, and nothing is written: any shell on any node that sees the folder may ask.
+No torch here, and nothing is left behind: any shell on any node that sees the folder may ask. What
+is old is judged by the clock of the folder's file system, which takes a file that comes and goes;
+who may not write there looks at the clock of the own machine.
 """
 
 import os
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from bench import claim, process, results, scheduler, submissions
 from bench.claim import CLAIM, STALE_AFTER, Owner
+from bench.errors import ResultError
 from bench.results import Json, Result
 from bench.scheduler import Queued
 from bench.submissions import Job, Submission
@@ -38,7 +41,7 @@ class CellState:
     Attributes:
         key, label: which one.
         state: one of `STATES`.
-        reason: of a failure, or why it waits; "" if there is none.
+        reason: of a failure, why it waits, or how its job ended; "" if there is none.
         host, job, since: who works on it, and since when (UTC); "" if nobody does, or unknown.
         chunks: finished ones that lie in its work folder.
         of: chunks that it needs.
@@ -140,13 +143,12 @@ class Look:
         return ", ".join(parts)
 
 
-def look(folder: Path, keys: Collection[str] | None = None, *, now: float | None = None) -> Look:
+def look(folder: Path, keys: Collection[str] | None = None) -> Look:
     """Looks at the cells of a results folder.
 
     Args:
         folder: the sweep's results folder, with its plan.
         keys: the cells to look at; all by default.
-        now: the time by the clock of the folder's file system; this machine's, if not given.
 
     Raises:
         ResultError: There is nothing there, or something unreadable.
@@ -158,7 +160,7 @@ def look(folder: Path, keys: Collection[str] | None = None, *, now: float | None
         found = {row["key"]: results.find(folder, row["key"]) for row in rows}
         records = {key: record for key, record in found.items() if record is not None}
     open_keys = {row["key"] for row in rows if not _settled(records.get(row["key"]), plan)}
-    now = time.time() if now is None else now
+    now = _now(folder)
     works = {key: _work(folder, key, now) for key in open_keys}
     asked = open_keys if keys is None else set(keys)
     made = [one for one in submissions.read_all(folder) if asked & _keys(one)]
@@ -168,7 +170,9 @@ def look(folder: Path, keys: Collection[str] | None = None, *, now: float | None
     jobs = [
         job
         for one in made
-        for job in there(one, queue=queue, claimed=claimed, now=now, started=process.started)
+        for job in there(
+            one, queue=queue, claimed=claimed, left=open_keys, now=now, started=process.started
+        )
         if asked & set(job.job.keys)
     ]
     over = set() if said else _over(made, jobs)
@@ -225,6 +229,7 @@ def there(
     *,
     queue: Mapping[str, Queued] | None,
     claimed: Collection[tuple[str, str]],
+    left: Collection[str],
     now: float,
     started: Callable[[int], int | None],
 ) -> list[Waiting]:
@@ -234,7 +239,8 @@ def there(
         submission: which one.
         queue: SLURM's, or None if it does not answer: then no job is taken for gone.
         claimed: machine and job of the owners of live claims.
-        now: the time.
+        left: the cells that are not settled.
+        now: the time, by the clock of the folder's file system.
         started: when a process of this machine started, or None if it is gone.
     """
     here = submission.machine == process.machine()
@@ -257,10 +263,39 @@ def there(
             if here:
                 alive = started(int(job.id)) == job.started
             else:  # young, since it takes a while until the first claim
-                alive = age < STALE_AFTER or (submission.machine, job.id) in claimed
+                young = age < STALE_AFTER and not set(job.keys).isdisjoint(left)
+                alive = young or (submission.machine, job.id) in claimed
             queued = Queued(submission.name, True, "", submission.host) if alive else None
         if queued is not None:
             found.append(Waiting(submission, job, queued))
+    return found
+
+
+def explained(folder: Path, seen: Look) -> Look:
+    """With the ends of the jobs of the cells that nobody works on, where accounting tells them."""
+    lost = {cell.key for cell in seen.cells if cell.state in (MISSING, STALE)}
+    reasons = endings(folder, lost)
+    cells = (replace(cell, reason=reasons.get(cell.key, cell.reason)) for cell in seen.cells)
+    return replace(seen, cells=tuple(cells))
+
+
+def endings(folder: Path, keys: Collection[str]) -> dict[str, str]:
+    """How the last jobs of these cells ended: "job 17_4 ended: OUT_OF_MEMORY".
+
+    Cells are left out whose jobs ended by themselves, or of which nothing is known.
+    """
+    last = submissions.latest(submissions.read_all(folder)) if keys else {}
+    jobs = {
+        key: {job.id: last[key].name for job in last[key].jobs if key in job.keys and job.id}
+        for key in keys
+        if key in last and last[key].executor == "slurm"
+    }
+    ended = scheduler.endings({job: name for of in jobs.values() for job, name in of.items()})
+    found = {}
+    for key, of in jobs.items():
+        known = [(job, ended[job]) for job in of if ended.get(job, "COMPLETED") != "COMPLETED"]
+        if known:
+            found[key] = ", ".join(f"job {job} ended: {how}" for job, how in known)
     return found
 
 
@@ -281,6 +316,14 @@ def _held(made: CellState, state: str, held: Held) -> CellState:
         return replace(made, state=state)
     owner = held.owner
     return replace(made, state=state, host=owner.host, job=owner.job, since=owner.since)
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the folder's file system, else by this machine's."""
+    try:
+        return claim.clock(submissions.folder_of(folder))
+    except ResultError:  # nothing was submitted, or it is for reading only
+        return time.time()
 
 
 def _queue(made: Sequence[Submission]) -> tuple[dict[str, Queued] | None, str]:

@@ -17,7 +17,8 @@ the process table knows.
     commit      of the checkout, or null
     snapshot    the copy of the package that the jobs run from, or null
     host, machine, pid, started, user, time
-                who submitted it, where and when (UTC)
+                who submitted it, where and when (UTC, by the clock of the folder's file system:
+                those of the machines may differ)
 """
 
 import getpass
@@ -75,13 +76,14 @@ class Submission:
         sweep: str,
         keys: Sequence[Sequence[str]],
         *,
+        now: float,
         code: str,
         commit: str | None,
         snapshot: Path | None,
     ) -> Self:
         """By this process, for jobs that look at these cells and have no ids yet."""
-        now, pid = datetime.now(UTC), os.getpid()
-        made = f"{now:%Y%m%dT%H%M%S%f}-{uuid4().hex[:6]}"
+        when, pid = datetime.fromtimestamp(now, UTC), os.getpid()
+        made = f"{when:%Y%m%dT%H%M%S%f}-{uuid4().hex[:6]}"
         return cls(
             id=made,
             executor=executor,
@@ -95,7 +97,7 @@ class Submission:
             pid=pid,
             started=process.started(pid) or 0,
             user=_user(),
-            time=now.isoformat(timespec="seconds"),
+            time=when.isoformat(timespec="seconds"),
         )
 
     def with_job(

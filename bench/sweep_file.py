@@ -85,6 +85,9 @@ class Launch(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description='"cpu", "cuda" or "auto" (cuda where there is one)'
     )
+    compile: bool = Field(
+        False, description="true or false: whether networks are compiled (torch.compile)"
+    )
     split: Natural | None = Field(
         None,
         description="a number of slices of a cell that different workers may do, at least 1",
@@ -132,7 +135,7 @@ class Launch(BaseModel):
     )
 
 
-_ANYWHERE = {"executor", "workers", "threads", "device", "split"}
+_ANYWHERE = {"executor", "workers", "threads", "device", "compile", "split"}
 SLURM_ONLY = tuple(name for name in Launch.model_fields if name not in _ANYWHERE)
 
 

@@ -4,6 +4,7 @@ It serves in this process, in a local job and in a task of a SLURM array alike.
 """
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -24,17 +25,27 @@ from bench.sweep import Cell
 
 IDLE_CHECKPOINTS = 3
 """So often may a job be stopped without one finished chunk since the last time."""
+PAUSE = 2.0
+"""Seconds between two looks of a worker that stays until others have finished."""
 
 log = logging.getLogger(__name__)
 
 
 def worker(
-    folder: Path, keys: Collection[str] | None = None, *, job: str = "", first: int = 0
+    folder: Path,
+    keys: Collection[str] | None = None,
+    *,
+    job: str = "",
+    first: int = 0,
+    stay: bool = False,
 ) -> int:
     """Computes the cells of the plan in `folder` that are neither settled nor claimed.
 
     It looks again after every pass, so a cell whose worker died is taken over. A settled cell is
     done, or failed: whoever wants a failed cell tried again sets its record aside first.
+
+    With nothing free it ends, as what a cluster has lent is not to be held idle, and the cells of
+    others that die are for the next run; or else it stays until all its cells are settled.
 
     Where the plan says `split`, it takes slices of cells, whoever has the other ones; whoever finds
     all chunks of a cell finished scores it.
@@ -44,6 +55,7 @@ def worker(
         keys: the cells to look at; all by default.
         job: id of the cluster job, if this is one.
         first: the slice of a cell that is tried first.
+        stay: whether it stays while others have cells that it could take over.
 
     Returns:
         How many cells were settled, failed ones included.
@@ -64,10 +76,13 @@ def worker(
     while True:
         became = [hand.work_on(cell) for cell in waiting]
         settled += became.count(_Became.SETTLED)
-        if not {_Became.SETTLED, _Became.ADVANCED} & set(became):
-            return settled  # what is left has owners that are alive
         left = (_Became.BUSY, _Became.ADVANCED)
         waiting = [cell for cell, it in zip(waiting, became, strict=True) if it in left]
+        if {_Became.SETTLED, _Became.ADVANCED} & set(became):
+            continue
+        if not stay or not waiting:
+            return settled
+        time.sleep(PAUSE)  # what is left has owners that are alive
 
 
 def is_settled(cell: Cell, setting: Setting, folder: Path) -> bool:
@@ -215,8 +230,9 @@ class Job:
         """Runs the loop; returns the message of what stopped it early, or ''."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         try:
-            job = submitit.JobEnvironment().job_id
-            worker(Path(self.folder), self.keys, job=job, first=self.first)
+            here = submitit.JobEnvironment()
+            stay = here.cluster != "slurm"
+            worker(Path(self.folder), self.keys, job=here.job_id, first=self.first, stay=stay)
         except BenchError as error:
             log.error("%s", error)
             return str(error)

@@ -5,15 +5,20 @@ real loader, the extractor gives 16 numbers an image, the reference is made by t
 """
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from bench import models, sweep
+from bench.diffusion.denoiser import Pair
+from bench.diffusion.schedule import Point
 from bench.metrics import reference
 from bench.metrics.measures import MEASURES
 from bench.metrics.registry import METRICS, MetricSpec
-from bench.models import mixture
+from bench.models import Model, mixture
 from bench.models.mixture import Mixture
 from bench.sweep import Sweep
 from bench.worker import Job
@@ -80,6 +85,22 @@ def write_mixture(path: Path, *, seed: int = 0, spoiled: bool = False) -> Path:
     return path
 
 
+def small_memory(load: Callable[..., Model], most: int) -> Callable[..., Model]:
+    """`Setting.load` on a machine where batches of more than `most` images do not fit."""
+
+    def loaded(*args: Any) -> Model:
+        model = load(*args)
+
+        def pair(x: torch.Tensor, point: Point) -> Pair:
+            if len(x) > most:
+                raise torch.OutOfMemoryError(f"no room for {len(x)} images")
+            return model.pair(x, point)
+
+        return replace(model, pair=pair)
+
+    return loaded
+
+
 def write_reference(path: Path, model: Path, count: int = 2000) -> Path:
     """Statistics of exact draws of the mixture `model` in tiny features."""
     loaded = models.load(models.describe({"kind": "mixture", "name": str(model)}), "cpu")
@@ -88,7 +109,7 @@ def write_reference(path: Path, model: Path, count: int = 2000) -> Path:
     return path
 
 
-def make_sweep(
+def sweep_text(
     folder: Path,
     *,
     grid: str = "[{sampler: ddim, eta: [0, 1], steps: [3, 5]}]",
@@ -98,16 +119,21 @@ def make_sweep(
     chunk: int = 64,
     seeds: str = "0",
     spoiled: bool = False,
-) -> Sweep:
-    """A sweep of the tiny mixture, with its files in `folder`."""
+) -> str:
+    """The file of a sweep of the tiny mixture, whose model and reference it makes in `folder`."""
     model, statistics = folder / "tiny.safetensors", folder / "tiny.npz"
     if not model.exists():
         write_mixture(model)
         write_reference(statistics, model)
         if spoiled:
             write_mixture(model, spoiled=True)
-    return sweep.parse(
+    return (
         f"# Does anything get lost?\nname: tiny\nmodel: {{kind: mixture, name: {model}}}\n"
         f"samples: {samples}\nseed: [{seeds}]\nmetrics: [fd_tiny]\nreference: {statistics}\n"
         f"batch: {batch}\nchunk: {chunk}\ngrid: {grid}\nlaunch: {launch}\n"
     )
+
+
+def make_sweep(folder: Path, **options: Any) -> Sweep:
+    """The sweep of `sweep_text`."""
+    return sweep.parse(sweep_text(folder, **options))

@@ -96,6 +96,8 @@ def computed_twice(
     for path in folder.glob(f"work/*/{chunks.LEDGER}"):
         for line in path.read_text().splitlines():
             entry = json.loads(line)
+            if entry["event"] == "halved":  # the batch of the whole cell
+                continue
             chunk = (path.parent.name, entry["chunk"])
             if chunk in cut or entry["pid"] in pids:
                 continue

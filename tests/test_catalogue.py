@@ -10,10 +10,11 @@ import pytest
 from annotated_types import Ge, Le
 from torch import Tensor
 
-from bench import catalogue
+from bench import catalogue, models
 from bench.diffusion.schedule import SCHEDULES
 from bench.diffusion.spacing import SPACINGS
-from bench.errors import SweepError
+from bench.errors import ModelError, SweepError
+from bench.models import function
 from bench.presets import PRESETS
 from bench.samplers import REGISTRY
 from bench.samplers.registry import sampler
@@ -109,6 +110,30 @@ Parameters:
 
 A paragraph on how."""
     )
+
+
+@pytest.mark.parametrize("kind", models.KINDS)
+def test_the_keys_of_a_kind_of_model_are_those_that_it_takes(kind: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        models.describe({"kind": kind, "no such key": 1})
+    shown = catalogue.find("models", kind)
+    names = [parameter["name"] for parameter in shown["parameters"]]
+    assert str(caught.value).endswith(f" Known are: {', '.join(['kind', *names])}.")
+    assert list(shown["keys"]) == [key for key in ["kind", *names] if key in shown["keys"]]
+    assert shown["keys"]["kind"] == kind
+    assert f"  {names[-1]}: " in catalogue.page(shown)
+
+
+def test_the_page_of_models_has_every_kind_and_key() -> None:
+    text = (PAGE.parent / "models.md").read_text()
+    first, *sections = re.split(r"^## (?=[a-z])", text, flags=re.MULTILINE)
+    for kind, section in zip(models.KINDS, sections, strict=True):
+        assert section.startswith(f"{kind}\n")
+        assert f"| `{kind}` | " in first
+        rows = re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", section.split("\n\n")[1], re.MULTILINE)
+        assert dict(rows) == models.KEYS[kind]
+    targets = re.findall(r"^\| `(\w+)` \|", sections[-1].split("| target |")[1], re.MULTILINE)
+    assert tuple(targets) == function.TARGETS
 
 
 @pytest.mark.usefixtures("wavering")

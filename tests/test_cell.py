@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -267,6 +269,136 @@ def test_numerics_are_set_and_not_inherited(sweep: Sweep, tmp_path: Path) -> Non
     assert scores(run_cell(cell, setting, tmp_path / "two")) == expected
 
 
+def halvings(folder: Path, cell: Cell) -> list[int]:
+    return [entry["batch"] for entry in ledger(folder, cell) if entry["event"] == "halved"]
+
+
+@pytest.mark.parametrize(
+    ("most", "batch", "chunk", "tried"),
+    [
+        (32, 32, 64, []),
+        (31, 32, 64, [16]),
+        (10, 32, 64, [16, 8]),
+        (1, 32, 64, [16, 8, 4, 2, 1]),
+        (10, 25, 75, [5]),  # what divides a chunk
+        (150, 500, 500, [100]),  # of 200 images no batch is larger
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    batch: int,
+    chunk: int,
+    tried: list[int],
+) -> None:
+    cell = one_cell(sweep := fakes.make_sweep(tmp_path, batch=batch, chunk=chunk))
+    setting, used = Setting.of(sweep.plan()), (tried or [batch])[-1]
+    expected = run_cell(cell, replace(setting, batch=used), tmp_path / "at once")
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(Setting.load, most))
+    result = run_cell(cell, setting, tmp_path / "halved")
+    assert halvings(tmp_path / "halved", cell) == tried
+    assert result.provenance["numerics"] == expected.provenance["numerics"]
+    assert result.provenance["numerics"]["batch"] == used
+    assert scores(result) == scores(expected)
+    kept = [chunks.folder_of(tmp_path / name, cell.key) for name in ("at once", "halved")]
+    assert (kept[0] / "samples.npy").read_bytes() == (kept[1] / "samples.npy").read_bytes()
+    assert is_done(cell, result, setting)
+
+
+@pytest.mark.parametrize("most", [10, 1000], ids=["same machine", "larger machine"])
+def test_a_halved_cell_goes_on_with_its_batch(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    cell, setting, real = one_cell(sweep), Setting.of(sweep.plan()), Setting.load
+    expected = run_cell(cell, replace(setting, batch=8), tmp_path / "at once")
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, 10))
+    with pytest.raises(Interrupted):
+        # Before 32 and 16 images fail, and twice around each of two chunks.
+        run_cell(cell, setting, tmp_path, check=interrupt_after(3))
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, most))
+    assert cells.has_chunks(cell, setting, tmp_path, range(2))
+    result = run_cell(cell, setting, tmp_path)
+    assert scores(result) == scores(expected)
+    assert result.provenance["numerics"]["batch"] == 8
+    assert [e["chunk"] for e in ledger(tmp_path, cell) if e["event"] == "computed"] == [0, 1, 2, 3]
+    images = np.concatenate(list(cells.images(cell, setting, tmp_path)))
+    samples = np.load(chunks.folder_of(tmp_path, cell.key) / chunks.SAMPLES)
+    assert (images[:64] == samples).all()
+
+
+def test_a_cell_with_chunks_keeps_its_batch(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    with pytest.raises(Interrupted):
+        run_cell(cell, setting, tmp_path, check=interrupt_after(1))
+    real = Setting.load
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, 10))
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, setting, tmp_path)
+    assert str(caught.value) == (
+        f"Cell {cell.short} ({cell.label}): there was not enough memory for a batch of 32 "
+        "(OutOfMemoryError: no room for 32 images), and 1 of its 4 chunks are of such batches "
+        "already, so that it cannot be halved. Ask for more memory, or write a smaller batch in "
+        "the sweep, which begins the cell anew."
+    )
+    assert halvings(tmp_path, cell) == []
+    result = run_cell(cell, replace(setting, batch=8), tmp_path)
+    assert result.provenance["numerics"]["batch"] == 8
+
+
+def test_no_room_for_a_single_image(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting = one_cell(sweep), Setting.of(sweep.plan())
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(Setting.load, 0))
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, setting, tmp_path)
+    assert str(caught.value) == (
+        f"Cell {cell.short} ({cell.label}): there was not enough memory for a single image "
+        "(OutOfMemoryError: no room for 1 images). Ask for more memory, or take a smaller model or "
+        "dtype."
+    )
+    assert halvings(tmp_path, cell) == [16, 8, 4, 2, 1]
+
+
+def test_another_batch_in_the_sweep_ends_the_halved_one(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, setting, real = one_cell(sweep), Setting.of(sweep.plan()), Setting.load
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, 10))
+    run_cell(cell, setting, tmp_path)
+    monkeypatch.setattr(Setting, "load", real)
+    results.path_of(tmp_path, cell.key).unlink()
+    again = run_cell(cell, replace(setting, batch=64), tmp_path)
+    assert again.provenance["numerics"]["batch"] == 64
+
+
+def test_kept_chunks_of_a_halved_cell_serve_without_its_work_folder(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more_metrics(monkeypatch)
+    cell, setting = one_cell(sweep), replace(Setting.of(sweep.plan()), keep="features")
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(Setting.load, 10))
+    first = run_cell(cell, setting, tmp_path)
+    shutil.rmtree(tmp_path / "work")
+    monkeypatch.setattr(Sampling, "chunk", never)
+    result = run_cell(cell, replace(setting, metrics=("fd_tiny", "cs_tiny")), tmp_path)
+    assert result.metrics["fd_tiny"] == first.metrics["fd_tiny"]
+    assert result.provenance["numerics"]["batch"] == 8
+
+
+@pytest.mark.parametrize("text", ["", "{}", "8", '{"batch": 8}'])
+def test_a_note_of_a_batch_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    folder = chunks.folder_of(tmp_path, "key")
+    folder.mkdir(parents=True)
+    (folder / chunks.BATCH).write_text(text)
+    assert chunks.batch_of(tmp_path, "key", 32) == 32
+    chunks.note_batch(folder, 8, 32)
+    assert chunks.batch_of(tmp_path, "key", 32) == 8
+
+
 def test_images_that_are_not_finite(tmp_path: Path) -> None:
     sweep = fakes.make_sweep(tmp_path, spoiled=True)
     cell, setting = one_cell(sweep), Setting.of(sweep.plan())
@@ -274,7 +406,7 @@ def test_images_that_are_not_finite(tmp_path: Path) -> None:
         run_cell(cell, setting, tmp_path)
     assert str(caught.value) == (
         f"Cell {cell.short} (ddim eta=1 spacing=uniform steps=5): 32 of the 32 images 0 to 31 "
-        "(chunk 0) are not finite, the first is sample 0, at model call 1 of 5 (sigma 0.999). "
+        "(chunk 0) are not finite, the first is sample 0, at step 1 of 5 (sigma 0.999). "
         "Look at the model's output there, or take smaller steps."
     )
     assert results.find(tmp_path, cell.key) is None
@@ -295,8 +427,74 @@ def test_which_image_and_which_call_are_not_finite(sweep: Sweep) -> None:
         sampling.chunk(2, range(128, 192), {})
     assert (
         "2 of the 32 images 128 to 159 (chunk 2) are not finite, the first is sample 131, "
-        "at model call 3 of 5 (sigma 0.8"
+        "at step 3 of 5 (sigma 0.8"
     ) in str(caught.value)
+
+
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", "6.55e+04"), ("bfloat16", "3.39e+38")])
+def test_overflow_of_a_short_dtype_names_step_sample_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, largest: str
+) -> None:
+    """A real network in that dtype, whose second half of the steps is too large for it."""
+    (tmp_path / "too_large.py").write_text(
+        "def make():\n"
+        "    def network(x, time):\n"
+        "        large = (time < 500).to(x.dtype).view(-1, 1, 1, 1)\n"
+        "        return x * (1 + large * (1e5 if x.dtype.itemsize < 4 else 0)) * (\n"
+        "            1 + large * (1e38 if str(x.dtype) == 'torch.bfloat16' else 0)\n"
+        "        )\n\n"
+        "    return network\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = fakes.make_sweep(tmp_path).plan()
+    network = {
+        "kind": "torch",
+        "path": "too_large:make",
+        "target": "eps",
+        "schedule": "vp-linear",
+        "time": "real",
+        "shape": [3, 4, 4],
+        "dtype": dtype,
+    }
+    heun = "[{sampler: [ddim, heun], spacing: logsnr, steps: 5}]"
+    cell, other = (
+        replace(one, model=network)
+        for one in fakes.make_sweep(tmp_path, grid=heun).cells()
+        if one.sampler != "exact"
+    )
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, Setting.of(plan), tmp_path)
+    found = re.search(
+        r"the first is sample 0, at step (\d) of 5 \(sigma 0\.\d+\)\. (.*)", str(caught.value)
+    )
+    assert found is not None
+    step = int(found[1])
+    assert cell.grid().points[step - 2].t >= 500 > cell.grid().points[step - 1].t
+    assert found[2] == (
+        f"{dtype} holds numbers up to {largest}, and the network may need larger ones: write "
+        "dtype: float32."
+    )
+    with pytest.raises(CellError, match=r"at model call \d of 9 \(sigma"):
+        run_cell(other, Setting.of(plan), tmp_path)
+    sound = replace(cell, model={**network, "dtype": "float32"})
+    assert run_cell(sound, Setting.of(plan), tmp_path).status == "done"
+
+
+def test_images_that_no_metric_takes_are_refused_before_they_are_sampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint of another resolution than the metric's."""
+    sweep = fakes.make_sweep(tmp_path)
+    cell = one_cell(sweep)
+    setting = replace(Setting.of(sweep.plan()), metrics=("fd_cifar",), reference="cifar10-mixture")
+    monkeypatch.setattr(Sampling, "chunk", never)
+    with pytest.raises(CellError) as caught:
+        run_cell(cell, setting, tmp_path)
+    assert str(caught.value) == (
+        f"Cell {cell.short} ({cell.label}): its model gives images of 3 x 4 x 4. Images are 4 x 4 "
+        'pixels; fd_cifar is defined for 32 x 32. For other sizes ask for the metric "fid", which '
+        "resizes."
+    )
 
 
 def test_nfe_that_is_not_as_declared(
@@ -438,3 +636,22 @@ def test_provenance_knows_the_checkout() -> None:
     commit = told["commit"]
     assert commit is None or len(commit) == 40
     assert (commit is None) == (told["dirty"] is None)
+
+
+def test_compiling_is_part_of_the_numerics(sweep: Sweep) -> None:
+    plan = sweep.plan()
+    cell = sweep.cells()[0]
+    made_with = []
+    for compiled in (False, True):
+        launch = plan["launch"] | {"compile": compiled}
+        setting = Setting.of(plan | {"launch": launch})
+        made_with.append(cells._made_with(cell, setting, setting.load(cell))["numerics"])
+    assert made_with[1] == made_with[0] | {"compiled": True}
+
+
+def test_a_device_that_is_not_there_is_named(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    plan = sweep.plan()
+    setting = Setting.of(plan | {"launch": plan["launch"] | {"device": "cuda"}})
+    with pytest.raises(CellError, match=r'launch\.device is "cuda".*write device: cpu'):
+        setting.bind()

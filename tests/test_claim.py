@@ -12,6 +12,8 @@ import pytest
 
 from bench import claim
 from bench.claim import Owner, claimed, holder
+from bench.errors import ResultError
+from tests.disks import small_disk
 
 HOLD = (
     "import sys, time; from pathlib import Path; from bench.claim import claimed\n"
@@ -152,6 +154,36 @@ def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Monk
     with claimed(path) as held:
         assert held is not None
         assert not held.lost
+        with claimed(path) as second:
+            assert second is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_leaves_no_claim_of_nobody(tmp_path: Path) -> None:
+    """Neither with hard links nor where there are none, and nothing that others would clean."""
+    with small_disk(tmp_path / "disk", "16k") as disk:
+        with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 512)
+        with pytest.raises(ResultError, match="the disk is full"), claimed(disk / "claim"):
+            pass
+        with pytest.raises(OSError, match="No space left"):
+            claim._written(disk / "claim", b"x" * 9000)
+        assert [path.name for path in disk.iterdir()] == ["ballast"]
+
+
+def test_link_whose_first_answer_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server made it, its answer got lost, and the client's second try was refused."""
+    real = os.link
+
+    def twice(*paths: Path) -> None:
+        real(*paths)
+        real(*paths)
+
+    monkeypatch.setattr(os, "link", twice)
+    path = tmp_path / "claim"
+    with claimed(path) as held:
+        assert held is not None
         with claimed(path) as second:
             assert second is None
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from bench import cli, executors
+from bench.cell import Setting
+from bench.cli.terminal import duration
 from bench.metrics.registry import METRICS
 from tests import fakes
 
@@ -143,6 +145,18 @@ def test_check_tells_what_is_missing_here(
     assert said.code == 0
     assert "It cannot run on this machine yet: " in said.out
     assert "tiny.npz" in said.out.split("cannot run")[1]
+
+
+def test_check_measure_says_that_a_batch_does_not_fit(
+    sweep_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(Setting.load, 10))
+    said = bench(capsys, "check", sweep_file, "--measure")
+    assert said.code == 1
+    assert (
+        f"{sweep_file}: there is not enough memory here for a batch of 50 (OutOfMemoryError: no "
+        "room for 50 images). A run would halve it; write a smaller batch to measure with."
+    ) in said.err
 
 
 def test_check_measure_estimates_the_cost(
@@ -392,7 +406,7 @@ def test_a_bug_keeps_its_traceback(sweep_file: Path) -> None:
     ],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert cli._duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.fixture

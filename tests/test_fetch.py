@@ -1,6 +1,7 @@
 """What a sweep needs: found without a network, brought where it can be, named where it cannot."""
 
 import hashlib
+import importlib
 import json
 import shutil
 import socket
@@ -197,6 +198,45 @@ def test_models_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     weights = (network / "diffusion_pytorch_model.safetensors").read_bytes()
     assert folder.digest == hashlib.sha256(weights).hexdigest()
     assert mixture.present
+
+
+def test_pickles_and_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = write_sweep(
+        tmp_path,
+        model="[{kind: edm, path: nets/net.pkl}, {kind: torch, path: 'nets_to_fetch:make'}]",
+        metric="fd_cifar",
+    )
+    pickle, function, _ = needs(file)
+    assert (pickle.what, pickle.place, pickle.present) == (
+        "model net",
+        Path("nets/net.pkl"),
+        False,
+    )
+    assert pickle.bring is None
+    assert pickle.remedy == (
+        "Missing: net.pkl. Copy it there by hand: pickles are not fetched. NVIDIA's are at "
+        "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/."
+    )
+    assert (function.what, function.present, function.bring) == (
+        "model nets_to_fetch:make",
+        False,
+        None,
+    )
+    assert function.remedy == (
+        "Missing: nets_to_fetch. It must be installed, or on PYTHONPATH, here and where the cells "
+        "run."
+    )
+    (tmp_path / "nets").mkdir()
+    # Neither is opened for this: no trust is asked for, and no code runs.
+    (tmp_path / "nets/net.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    (tmp_path / "nets_to_fetch.py").write_text("raise RuntimeError")
+    importlib.invalidate_caches()
+    pickle, function, _ = needs(file)
+    for need, path in ((pickle, "nets/net.pkl"), (function, "nets_to_fetch.py")):
+        digest = hashlib.sha256((tmp_path / path).read_bytes()).hexdigest()
+        assert (need.present, need.digest) == (True, digest)
 
 
 def test_statistics_by_path(tmp_path: Path) -> None:

@@ -28,19 +28,21 @@ ARROWS: dict[str, set[str]] = {
     "results": {"atomic", "errors"},
     "scheduler": {"errors"},
     "submissions": {"atomic", "errors", "process", "results"},
-    "states": {"claim", "process", "results", "scheduler", "submissions"},
+    "states": {"claim", "errors", "process", "results", "scheduler", "submissions"},
     "cancel": {"claim", "process", "scheduler", "states", "submissions"},
     "progress": {"results", "states"},
     "arrays": {"results"},
     "influences": {"atomic", "errors", "results"},
     "published": {"errors"},
     "report": {"atomic", "errors", "influences", "published", "results"},
+    "regression": {"atomic", "errors", "influences", "report", "results", "yaml_lines"},
     # the mathematics
     "diffusion": {"errors", "parameters"},
     "samplers": {"diffusion", "errors", "parameters"},
-    "models": {"atomic", "diffusion", "errors"},
+    "numerics": set(),
+    "models": {"atomic", "diffusion", "errors", "numerics"},
     "metrics": {"atomic", "diffusion", "errors"},
-    "training": {"atomic", "errors", "metrics", "models"},
+    "training": {"atomic", "diffusion", "errors", "metrics", "models", "samplers"},
     # a sweep and its cells
     "presets": {"errors", "yaml_lines"},
     "sweep_file": {"diffusion", "errors", "yaml_lines"},
@@ -52,7 +54,6 @@ ARROWS: dict[str, set[str]] = {
         *("samplers", "sweep_file", "sweep_grid", "yaml_lines"),
     },
     "chunks": {"atomic", "errors", "metrics"},
-    "numerics": set(),
     "fingerprint": {"diffusion", "errors", "models", "numerics", "samplers", "sweep"},
     "sampling": {"chunks", "diffusion", "errors", "metrics", "models", "samplers", "sweep"},
     "cell": {
@@ -61,14 +62,14 @@ ARROWS: dict[str, set[str]] = {
     },
     "scoring": {"atomic", "errors", "metrics"},
     # where cells run
-    "estimate": {"cell", "diffusion", "metrics", "models", "numerics", "sweep"},
+    "estimate": {"cell", "diffusion", "errors", "metrics", "models", "numerics", "sweep"},
     "jobs": {"cell", "results", "sweep"},
     "worker": {
         *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),
     },
     "executors": {
-        *("arrays", "atomic", "code", "errors", "jobs", "process", "provenance", "results"),
-        *("scheduler", "submissions", "sweep", "worker"),
+        *("arrays", "atomic", "claim", "code", "errors", "jobs", "process", "provenance"),
+        *("results", "scheduler", "submissions", "sweep", "worker"),
     },
     "launch": {
         *("arrays", "atomic", "cancel", "cell", "chunks", "claim", "errors", "executors"),
@@ -77,14 +78,15 @@ ARROWS: dict[str, set[str]] = {
     },
     "fetch": {"errors", "metrics", "models", "sweep_file", "yaml_lines"},
     "certify": {"diffusion", "errors", "parameters", "samplers"},
+    "arithmetic": {"atomic", "certify", "diffusion", "errors", "numerics", "samplers"},
     "catalogue": {
         *("certify", "diffusion", "errors", "metrics", "models", "parameters", "presets"),
         *("samplers", "yaml_lines"),
     },
     "cli": {
-        *("cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch", "launch"),
-        *("metrics", "presets", "progress", "published", "report", "results", "scoring", "states"),
-        *("submissions", "sweep", "training", "yaml_lines"),
+        *("arithmetic", "cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch"),
+        *("launch", "metrics", "presets", "progress", "published", "regression", "report"),
+        *("results", "scoring", "states", "submissions", "sweep", "training", "yaml_lines"),
     },
 }
 
@@ -92,6 +94,7 @@ ARROWS: dict[str, set[str]] = {
 HEAVY = {"diffusers", "submitit", "torch", "torch_fidelity", "torchmetrics", "torchvision"}
 LIGHT = (
     *("errors", "atomic", "results", "influences", "published", "report", "yaml_lines", "cli"),
+    "regression",
     *("cancel", "progress", "states", "submissions"),
 )
 

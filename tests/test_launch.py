@@ -148,7 +148,7 @@ def test_failed_cells_are_records_and_the_others_go_on(
     summary = launch.run(sweep, tmp_path / "r")
     assert outcome(summary) == (0, 2, 2, 0)
     assert not summary.complete
-    reasons = dict(summary.failed)
+    reasons = {one.label: one.reason for one in summary.failed}
     assert "are not finite" in reasons["heun spacing=logsnr steps=3"]
     assert reasons["euler spacing=logsnr steps=3"].startswith("KeyError: 'oops' (test_launch.py:")
     frame = results.load(tmp_path / "r")
@@ -196,10 +196,10 @@ def test_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path: Path) -> None:
         assert computed_twice(disk / "r") == []
 
 
-def test_cell_that_another_worker_has_is_left_to_it_and_waited_for(
+def test_cell_that_another_worker_has_is_left_to_it_until_that_dies(
     sweep: Sweep, tmp_path: Path
 ) -> None:
-    """The worker here dies without a record."""
+    """This run has nothing else to do by then; it stays, and takes the cell over."""
     cell = sweep.cells()[3]
     work = chunks.folder_of(tmp_path, cell.key)
     work.mkdir(parents=True)
@@ -213,10 +213,8 @@ def test_cell_that_another_worker_has_is_left_to_it_and_waited_for(
     began = time.monotonic()
     summary = launch.run(sweep, tmp_path)
     assert time.monotonic() - began > 2
-    assert outcome(summary) == (0, 4, 0, 1)
-    assert [label for label, _ in summary.missing] == [cell.label]
+    assert outcome(summary) == (0, 5, 0, 0)
     other.communicate()
-    assert outcome(launch.run(sweep, tmp_path)) == (4, 1, 0, 0)
 
 
 def test_worker_by_hand(sweep: Sweep, tmp_path: Path) -> None:
@@ -420,7 +418,7 @@ def wait_for(folder: Path, pattern: str) -> None:
 def workers_of(folder: Path) -> list[int]:
     """Process ids of all workers that were ever submitted."""
     made = submissions.read_all(folder)
-    return [int(job.id) for one in made for job in one.jobs if job.id is not None]
+    return [int(job.id) for one in made for job in one.jobs if job.id and one.executor == "local"]
 
 
 def test_submitted_workers_have_a_session_of_their_own_and_are_left_alone(
@@ -458,6 +456,21 @@ def test_launcher_that_is_killed_is_followed_by_another(tmp_path: Path) -> None:
     assert launch.run(sweep, tmp_path / "r").complete
     assert workers_of(tmp_path / "r") == before
     assert computed_twice(tmp_path / "r") == []
+
+
+def test_worker_that_is_killed_takes_nothing_with_it(tmp_path: Path, tiny_job: None) -> None:
+    """The other one had nothing else to do, and was still there."""
+    grid = "[{sampler: ddim, steps: 20}]"
+    sweep = fakes.make_sweep(tmp_path, grid=grid, samples=6400, launch=LOCAL)
+    folder, cell = tmp_path / "r", sweep.cells()[1]
+    launch.submit(sweep, folder)
+    wait_for(folder, f"work/{cell.key}/ledger.jsonl")
+    owner = json.loads((chunks.folder_of(folder, cell.key) / CLAIM).read_text())
+    wait_for(folder, f"{sweep.cells()[0].key}.json")
+    os.kill(owner["pid"], signal.SIGKILL)
+    assert launch.run(sweep, folder).complete
+    assert len(submissions.read_all(folder)) == 1
+    assert computed_twice(folder) == []
 
 
 def test_two_launchers_at_once_submit_once(tmp_path: Path) -> None:
@@ -499,7 +512,9 @@ def test_workers_of_another_machine_are_stopped_there(
 ) -> None:
     results.write_plan(tmp_path, sweep.plan())
     keys = [cell.key for cell in sweep.cells()]
-    made = Submission.intended("local", "tiny", [keys], code="", commit=None, snapshot=None)
+    made = Submission.intended(
+        "local", "tiny", [keys], now=time.time(), code="", commit=None, snapshot=None
+    )
     made = replace(made, machine="elsewhere", host="node07").with_job(0, "1", [], 1)
     submissions.write(tmp_path, made)
     assert cancel.cancel(tmp_path).left == (
@@ -540,3 +555,78 @@ def test_inline_cells_cannot_be_submitted(sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match='the executor is "inline", which is the process of'):
         launch.submit(sweep, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def seen_gpus(folder: Path) -> list[str]:
+    """CUDA_VISIBLE_DEVICES of each worker that was submitted."""
+    variables = [
+        dict(
+            pair.split("=", 1) for pair in Path(f"/proc/{pid}/environ").read_text().split("\0")[:-1]
+        )
+        for pid in workers_of(folder)
+    ]
+    return [each["CUDA_VISIBLE_DEVICES"] for each in variables]
+
+
+@pytest.mark.parametrize(
+    ("options", "visible", "expected"),
+    [
+        ("", "", ["0", "1", "2"]),
+        ("", "3,5,7", ["3", "5", "7"]),
+        (", workers: 4", "", ["0", "1", "2", "0"]),
+        (", device: cpu", "", ["", "", "", ""]),
+        (", device: cpu, threads: 3", "", [""]),
+    ],
+)
+def test_one_worker_for_each_gpu_or_as_many_as_the_cores_have_room_for(
+    tmp_path: Path,
+    tiny_job: None,
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    visible: str,
+    expected: list[str],
+) -> None:
+    """Of three GPUs and four cores, which the workers' processes do not have."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    sweep = fakes.make_sweep(tmp_path, launch=f"{{executor: local{options}}}")
+    launch.submit(sweep, tmp_path / "r")
+    assert seen_gpus(tmp_path / "r") == expected
+    cancel.cancel(tmp_path / "r")
+    executors.collect()
+
+
+def test_cancelling_while_slurm_is_away_stops_what_it_can_and_says_what_is_left(
+    tmp_path: Path, tiny_job: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = fakes.make_sweep(tmp_path, samples=20000, launch=LOCAL)
+    folder = tmp_path / "r"
+    launch.submit(sweep, folder)
+    keys = [cell.key for cell in sweep.cells()]
+    made = Submission.intended(
+        "slurm", "tiny", [keys], now=time.time(), code="", commit=None, snapshot=None
+    )
+    submissions.write(folder, made.with_job(0, "17_0", []))
+    place = tmp_path / "commands"
+    place.mkdir()
+    for name in ("squeue", "scancel"):
+        (place / name).write_text(
+            "#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1"
+        )
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(place))
+    done = cancel.cancel(folder)
+    assert done.jobs == 2
+    assert [process.started(pid) for pid in workers_of(folder)] == [None, None]
+    assert done.left == (
+        "SLURM does not answer (Unable to contact slurm controller). Its jobs were not cancelled "
+        f'and go on. When it answers again (sinfo shows that): "bench cancel {folder}".',
+    )
+    for name in ("squeue", "scancel"):
+        (place / name).unlink()
+    assert cancel.cancel(folder).left == (
+        "Of SLURM: there is no squeue here, so what is queued is not known. On a node of its "
+        f'cluster: "bench cancel {folder}".',
+    )
+    executors.collect()

@@ -78,3 +78,23 @@ def test_cancelling_what_is_over_does_not_matter_and_what_is_not_ours_does(comma
     install(commands, "scancel", f"echo '{error}: Access/permission denied' >&2; exit 1")
     with pytest.raises(LaunchError, match=r"did not cancel the jobs 17: .*permission denied"):
         scheduler.cancel(["17"])
+
+
+def test_how_jobs_ended_where_there_is_accounting(commands: Path) -> None:
+    jobs = {"17_0": "bench-a", "17_1": "bench-a", "17_2": "bench-a", "18_0": "bench-b"}
+    assert scheduler.endings(jobs) == {}, "no sacct"
+    install(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert scheduler.endings(jobs) == {}
+    lines = (
+        "17_0|bench-a|FAILED|1:0",
+        "17_0.batch|batch|FAILED|1:0",
+        "17_0.0|python|OUT_OF_MEMORY|0:125",
+        "17_1|bench-a|FAILED|137:0",
+        "17_1.0|python|CANCELLED by 0|0:9",
+        "17_2|bench-a|RUNNING|0:0",
+        "17_[3-9]|bench-a|PENDING|0:0",
+        "18_0|somebody else's|TIMEOUT|0:0",
+    )
+    install(commands, "sacct", "\n".join(f'echo "{line}"' for line in lines))
+    assert scheduler.endings(jobs) == {"17_0": "OUT_OF_MEMORY", "17_1": "FAILED, exit code 137:0"}
+    assert scheduler.endings({}) == {}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -25,7 +26,13 @@ HERE = Owner.this(job="17_0")
 
 def submission(executor: str = "slurm", *ids: str | None, started: int | None = None) -> Submission:
     made = Submission.intended(
-        executor, "tiny", [["a" * 16]] * len(ids), code="c", commit=None, snapshot=None
+        executor,
+        "tiny",
+        [["a" * 16]] * len(ids),
+        now=time.time(),
+        code="c",
+        commit=None,
+        snapshot=None,
     )
     jobs = tuple(Job(name, started, ("a" * 16,), ()) for name in ids)
     return replace(made, jobs=jobs)
@@ -63,6 +70,7 @@ def test_without_a_job_a_claim_is_stale_and_no_claim_is_missing() -> None:
 NOW = time.time()
 LATER = NOW + 1000
 GONE: dict[str, Queued] = {}
+KEYS = frozenset(["a" * 16])
 
 
 def alive(
@@ -70,10 +78,11 @@ def alive(
     *,
     queue: dict[str, Queued] | None = GONE,
     claimed: set[tuple[str, str]] = frozenset(),  # type: ignore[assignment]
+    left: set[str] = KEYS,  # type: ignore[assignment]
     now: float = LATER,
     started: Callable[[int], int | None] = lambda pid: None,
 ) -> list[str | None]:
-    found = states.there(made, queue=queue, claimed=claimed, now=now, started=started)
+    found = states.there(made, queue=queue, claimed=claimed, left=left, now=now, started=started)
     return [job.job.id for job in found]
 
 
@@ -97,6 +106,7 @@ def test_local_jobs_elsewhere_are_judged_by_their_claims() -> None:
     assert alive(made, claimed={("elsewhere", "5")}) == ["5"]
     assert alive(made, claimed={("here", "5"), ("elsewhere", "6")}) == []
     assert alive(made, now=NOW) == ["5"], "it takes a while until the first claim"
+    assert alive(made, now=NOW, left=set()) == [], "it has nothing to begin with"
 
 
 def test_jobs_without_ids_are_there_as_long_as_their_launcher() -> None:
@@ -172,3 +182,36 @@ def test_cell_whose_record_lacks_a_metric_is_missing(folder: Path) -> None:
     assert states.look(folder, [key]).cells[0].state == "missing"
     results.write_plan(folder, plan | {"metrics": []})
     assert states.look(folder, [key]).cells[0].state == "done"
+
+
+def test_how_the_jobs_of_lost_cells_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = states.look(folder).cells
+    stale, missing = cells[2].key, cells[4].key
+    made = replace(
+        submission("slurm"),
+        jobs=(Job("17_0", None, (stale,), ()), Job("17_1", None, (missing, cells[0].key), ())),
+    )
+    submissions.write(folder, made)
+    monkeypatch.setattr(scheduler, "queue", lambda arrays: {})
+    how = {"17_0": "NODE_FAIL", "17_1": "COMPLETED"}
+    monkeypatch.setattr(
+        scheduler, "endings", lambda jobs: {job: how[job] for job in jobs if jobs[job] == made.name}
+    )
+    seen = states.explained(folder, states.look(folder))
+    reasons = ["for a reason", "", "job 17_0 ended: NODE_FAIL", "starting", ""]
+    assert [cell.reason for cell in seen.cells] == reasons
+    how["17_1"] = "CANCELLED"
+    assert states.endings(folder, [missing]) == {missing: "job 17_1 ended: CANCELLED"}
+
+
+def test_what_is_old_is_judged_by_the_clock_of_the_file_system(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = states.look(folder).cells[1].key
+    path = chunks.folder_of(folder, key) / CLAIM
+    path.write_text(json.dumps(asdict(replace(HERE, machine="elsewhere"))))
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 600)
+    assert states.look(folder, [key]).cells[0].state == "running"
+    shutil.rmtree(submissions.folder_of(folder))  # there is nothing to read the clock from
+    assert states.look(folder, [key]).cells[0].state == "stale claim"

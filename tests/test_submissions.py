@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from bench.submissions import Submission
 
 
 def intended(*keys: list[str], snapshot: Path | None = None) -> Submission:
-    return Submission.intended("local", "tiny", keys, code="c", commit=None, snapshot=snapshot)
+    return Submission.intended(
+        "local", "tiny", keys, now=time.time(), code="c", commit=None, snapshot=snapshot
+    )
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -394,6 +394,7 @@ def test_plan(tmp_path: Path) -> None:
             "workers": 1,
             "threads": 1,
             "device": "auto",
+            "compile": False,
             "setup": [],
         },
     }
@@ -733,7 +734,8 @@ def test_cells_whose_calls_are_counted() -> None:
 KEYS = "name, model, samples, seed, metrics, reference, batch, chunk, keep, grid, launch"
 MODEL = 'the name of a model, or a mapping like "{kind: diffusers, path: FOLDER}"'
 LAUNCH_KEYS = (
-    "executor, workers, threads, device, split, pack, partition, account, qos, gres, constraint, "
+    "executor, workers, threads, device, compile, split, pack, partition, account, qos, gres, "
+    "constraint, "
     "nodelist, exclude, dependency, mem, cpus, time, array-parallelism, setup, comment, mail, "
     "additional"
 )
@@ -789,8 +791,8 @@ FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
         (
             "model",
             "model:\n  - cifar10-mixture\n  - {kind: difusers, path: x}",
-            'line 4: model.kind is "difusers"; expected mixture or consistency or diffusers. Did '
-            'you mean "diffusers"?',
+            'line 4: model.kind is "difusers"; expected mixture or consistency or diffusers or edm '
+            'or torch. Did you mean "diffusers"?',
         ),
         (
             "metrics",

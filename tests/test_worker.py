@@ -294,9 +294,49 @@ def test_want_of_memory_fails_one_cell_and_says_what_to_do(
     assert Counter(result.status for result in found.values()) == {"done": 4, "failed": 1}
     reason = found[large.key].error
     assert reason is not None
-    assert reason.startswith(f"Cell {large.short} ({large.label}): there was not enough memory (")
+    assert reason.startswith(
+        f"Cell {large.short} ({large.label}): there was not enough memory for a single image ("
+    )
     assert said in reason
-    assert reason.endswith("Take a smaller batch, or ask for more memory.")
+    assert reason.endswith("Ask for more memory, or take a smaller model or dtype.")
+
+
+def test_want_of_memory_for_the_model_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = fakes.make_sweep(tmp_path)
+    folder, large = planned(sweep, tmp_path / "r"), sweep.cells()[1]
+    real = Setting.load
+
+    def load(self: Setting, cell: Cell) -> Any:
+        if cell == large:
+            raise MemoryError
+        return real(self, cell)
+
+    monkeypatch.setattr(Setting, "load", load)
+    assert worker(folder) == 5
+    assert results.read_all(folder)[large.key].error == (
+        f"Cell {large.short} ({large.label}): there was not enough memory (MemoryError: ). Take a "
+        "smaller batch, or ask for more memory."
+    )
+
+
+def test_slices_of_a_cell_come_to_one_smaller_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = split_sweep(tmp_path, split=2)
+    folder, cell = planned(sweep, tmp_path / "r"), sweep.cells()[1]
+    real = Setting.load
+    monkeypatch.setattr(Setting, "load", fakes.small_memory(real, 10))
+    assert worker(folder, [cell.key]) == 1
+    result = results.find(folder, cell.key)
+    assert result is not None
+    assert (result.status, result.provenance["numerics"]["batch"]) == ("done", 8)
+    assert computed_twice(folder) == []
+    monkeypatch.setattr(Setting, "load", real)
+    at_once = fakes.make_sweep(tmp_path, batch=8)
+    worker(planned(at_once, tmp_path / "at once"), [cell.key])
+    assert scores(folder) == scores(tmp_path / "at once")
 
 
 def test_real_want_of_memory_on_the_cpu_is_recognised() -> None:

@@ -4,7 +4,6 @@ Models adapt to it, never the reverse: whatever a network predicts becomes the p
 and noise with x = alpha x0 + sigma eps.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, cast
@@ -15,7 +14,7 @@ from torch import Tensor
 from bench.diffusion.schedule import Point
 from bench.errors import ModelError
 
-Parametrisation = Literal["eps", "x0", "v", "score", "velocity"]
+Parametrisation = Literal["eps", "x0", "v", "score", "velocity", "D"]
 Pair = tuple[Tensor, Tensor]
 
 
@@ -66,21 +65,39 @@ def per_sample(points: Sequence[Point], like: Tensor) -> Point:
     )
 
 
+def each(value: float, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A field of a point for each image of `x`, (B,) on its device: how networks take the time.
+
+    The field is a number, or the (B, 1, 1, 1) of `per_sample`.
+    """
+    return torch.as_tensor(value, dtype=dtype, device=x.device).reshape(-1).expand(len(x))
+
+
+def each_rounded(value: float, x: Tensor) -> Tensor:
+    """The same as the nearest whole number, int64 (B,): a trained index."""
+    return each(value, x, torch.float64).round().long()
+
+
 def from_network(
     predict: Callable[[Tensor, Point], Tensor], parametrisation: Parametrisation
 ) -> Callable[[Tensor, Point], Pair]:
     """The pair function of a network that predicts one of the usual targets.
 
     eps; x0; v = alpha eps - sigma x0 (Salimans and Ho 2022, arXiv:2202.00512, VP only); the score
-    -eps / sigma; the velocity eps - x0 of rectified flow (Liu et al. 2022, arXiv:2209.03003).
+    -eps / sigma; the velocity eps - x0 of rectified flow (Liu et al. 2022, arXiv:2209.03003); D,
+    the x0 of an image x / alpha = x0 + s eps (Karras et al. 2022, arXiv:2206.00364, eq. 2). What
+    predicts D is called with that image, on any schedule; the others with x.
 
     Raises:
-        ModelError: (when called) an eps or score network at pure noise, alpha = 0, where x0 is not
-            determined by it.
+        ModelError: (when called) an eps, score or D network at pure noise, alpha = 0, where x0 is
+            not determined by it.
     """
 
     def pair(x: Tensor, point: Point) -> Pair:
-        return to_pair(predict(x, point), x, point, parametrisation)
+        if parametrisation != "D":
+            return to_pair(predict(x, point), x, point, parametrisation)
+        _refuse_pure_noise(point, parametrisation)
+        return to_pair(predict(x / point.alpha, point), x, point, "x0")
 
     return pair
 
@@ -89,7 +106,7 @@ def to_pair(output: Tensor, x: Tensor, point: Point, parametrisation: Parametris
     """(x0, eps) from a network's output at `point`; see `from_network`."""
     alpha, sigma = point.alpha, point.sigma
     match parametrisation:
-        case "x0":
+        case "x0" | "D":
             return output, (x - alpha * output) / sigma
         case "velocity":
             total = alpha + sigma  # 1 for rectified flow
@@ -98,13 +115,19 @@ def to_pair(output: Tensor, x: Tensor, point: Point, parametrisation: Parametris
             norm = alpha**2 + sigma**2  # 1 for VP
             return (alpha * x - sigma * output) / norm, (sigma * x + alpha * output) / norm
         case "eps" | "score":
-            if math.isclose(alpha, 0.0, abs_tol=1e-12):
-                raise ModelError(
-                    f"A network that predicts {parametrisation} says nothing about x0 at pure "
-                    f"noise (t = {point.t:g}, alpha = 0). Start the grid below it."
-                )
+            _refuse_pure_noise(point, parametrisation)
             eps = output if parametrisation == "eps" else -sigma * output
             return (x - sigma * eps) / alpha, eps
+
+
+def _refuse_pure_noise(point: Point, parametrisation: Parametrisation) -> None:
+    # Through a tensor, because each sample may have its own alpha (`per_sample`).
+    if bool((torch.as_tensor(point.alpha).abs() < 1e-12).any()):
+        t = float(torch.as_tensor(point.t).max())
+        raise ModelError(
+            f"A network that predicts {parametrisation} says nothing about x0 at pure noise "
+            f"(t = {t:g}, alpha = 0). Start the grid below it."
+        )
 
 
 def clip_x0(x: Tensor, x0: Tensor, point: Point) -> Pair:

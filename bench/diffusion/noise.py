@@ -3,19 +3,23 @@
 It does not matter which batch, job, device or order of work asks for it, or what was drawn
 before. Philox 4x64-10 (numpy's, whose bit stream numpy guarantees) has the seed as its key and
 (block, draw, sample, 0) as its counter, so no two (seed, sample, draw) share a block. Its bits
-become normals by the Box-Muller transform, in the state's precision and on its device: the bits
-are equal everywhere, the normals to rounding of log and cos (5e-6 in float32, 1e-14 in float64).
+become normals by the Box-Muller transform, in the state's precision and on its device (where that
+is not the CPU, the bits too are made there, by `bench.diffusion.philox`): the bits are equal
+everywhere, the normals to rounding of log and cos (5e-6 in float32, 1e-14 in float64).
 
 Reference:
     Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from bench.diffusion import philox
 
 _BUFFER_EMPTY = 4  # Philox hands out four words a block; 4 says that none is left over
 _CACHED = 64  # samples of 3 x 32 x 32 whose intermediate results stay in a core's cache
@@ -44,25 +48,68 @@ def normal(
     """
     count = math.prod(shape)
     pairs = (count + 1) // 2
-    words = np.empty((len(samples), pairs), dtype=np.uint64)
-    philox = np.random.Philox(key=seed)
-    state = philox.state
-    for row, sample in zip(words, samples, strict=True):
-        state["state"]["counter"][:] = (0, draw, sample, 0)
-        state["buffer_pos"] = _BUFFER_EMPTY
-        philox.state = state
-        row[:] = philox.random_raw(pairs)
-    # The little-endian halves of the words: the first `pairs` make radii, the others angles.
-    bits = torch.from_numpy(words.astype("<u8", copy=False).view("<i4")).to(device)
     precision = dtype if dtype == torch.float64 else torch.float32
-    normals = torch.empty(len(samples), 2 * pairs, device=device, dtype=precision)
-    for part, out in zip(torch.split(bits, _CACHED), torch.split(normals, _CACHED), strict=True):
-        _box_muller(part[:, :pairs], part[:, pairs:], out[:, :pairs], out[:, pairs:])
+    if torch.device(device).type == "cpu":
+        normals = _on_host(seed, samples, draw, pairs, precision)
+    else:
+        normals = _on_device(seed, samples, draw, pairs, precision, device)
     return normals[:, :count].reshape(len(samples), *shape).to(dtype)
 
 
-def _box_muller(radius_bits: Tensor, angle_bits: Tensor, cosines: Tensor, sines: Tensor) -> None:
-    """Writes radius cos(angle) and radius sin(angle) from signed 32-bit integers, all (B, n)."""
+def _on_host(
+    seed: int, samples: Sequence[int], draw: int, pairs: int, precision: torch.dtype
+) -> Tensor:
+    words = np.empty((len(samples), pairs), dtype=np.uint64)
+    generator = np.random.Philox(key=seed)
+    state = generator.state
+    for row, sample in zip(words, samples, strict=True):
+        state["state"]["counter"][:] = (0, draw, sample, 0)
+        state["buffer_pos"] = _BUFFER_EMPTY
+        generator.state = state
+        row[:] = generator.random_raw(pairs)
+    bits = torch.from_numpy(words.astype("<u8", copy=False).view("<i4"))
+    normals = torch.empty(len(samples), 2 * pairs, dtype=precision)
+    for part, out in zip(torch.split(bits, _CACHED), torch.split(normals, _CACHED), strict=True):
+        _box_muller(part, out)
+    return normals
+
+
+def _on_device(
+    seed: int,
+    samples: Sequence[int],
+    draw: int,
+    pairs: int,
+    precision: torch.dtype,
+    device: torch.device | str,
+) -> Tensor:
+    """The same on the device itself: a copy of the bits would wait for the work before it."""
+    counter = torch.from_numpy(np.array([seed, draw, *samples], dtype=np.uint64).view(np.int64))
+    blocks = torch.arange(1, -(-pairs // 4) + 1, device=device)
+    return _compiled()(counter.to(device), blocks, pairs, precision)
+
+
+@cache
+def _compiled() -> Callable[[Tensor, Tensor, int, torch.dtype], Tensor]:
+    # Hundreds of small operations: each by itself would be launched for longer than it runs.
+    return torch.compile(_of_counter)
+
+
+def _of_counter(counter: Tensor, blocks: Tensor, pairs: int, precision: torch.dtype) -> Tensor:
+    """Normals (B, 2 * pairs) of int64 (seed, draw, sample of each row)."""
+    words = philox.words(counter[0], counter[1], counter[2:], blocks)[:, :pairs]
+    bits = words.contiguous().view(torch.int32)
+    normals = torch.empty(bits.shape, device=bits.device, dtype=precision)
+    _box_muller(bits, normals)
+    return normals
+
+
+def _box_muller(bits: Tensor, normals: Tensor) -> None:
+    """Writes normals (B, 2 n) from the bits of as many signed 32-bit integers.
+
+    These are the little-endian halves of the words: the first n make radii, the others angles.
+    """
+    radius_bits, angle_bits = bits.chunk(2, dim=1)
+    cosines, sines = normals.chunk(2, dim=1)
     # Uniform in (2^-32, 1], with small values resolved: the normal's tail comes from them.
     uniform = (radius_bits & 0x7FFFFFFF).to(cosines.dtype).add_(0.5).mul_(2.0**-31)
     radius = uniform.log_().mul_(-2.0).sqrt_()

@@ -17,7 +17,7 @@ References:
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -274,7 +274,7 @@ def vp_from_betas(betas: Sequence[float], name: str = "vp-trained") -> DiscreteV
     return DiscreteVP(name, tuple(exact.tolist()), (("betas", digest),))
 
 
-SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
+SCHEDULES: dict[str, Callable[..., NoiseSchedule]] = {
     "vp-linear": vp_linear,
     "vp-cosine": vp_cosine,
     "vp-scaled-linear": vp_scaled_linear,
@@ -282,16 +282,55 @@ SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
     "flow": Flow,
 }
 
+# Where a setting is called otherwise than the argument behind it.
+_ARGUMENTS = {"sigma-min": "t_min", "sigma-max": "t_max", "t-min": "t_min"}
 
-def make_schedule(name: str) -> NoiseSchedule:
-    """The schedule called `name`, with its published constants.
+
+def make_schedule(name: str, settings: Mapping[str, object] | None = None) -> NoiseSchedule:
+    """The schedule called `name`, with its published constants where `settings` has no others.
+
+    Args:
+        name: one of `SCHEDULES`.
+        settings: by the names that `describe` gives them, like {"beta-max": 0.01, "T": 400}.
 
     Raises:
-        ScheduleError: there is none of that name.
+        ScheduleError: there is none of that name, it has no such setting, or there is no schedule
+            with these values.
+
+    Example:
+        >>> make_schedule("edm", {"sigma-max": 50.0}).t_max
+        50.0
     """
     if name not in SCHEDULES:
         raise ScheduleError(
             f'There is no schedule "{name}".{nearest(name, SCHEDULES)} '
             f"Known are: {', '.join(SCHEDULES)}."
         )
-    return SCHEDULES[name]()
+    make = SCHEDULES[name]
+    known = {key: value for key, value in make().describe().items() if key != "name"}
+    arguments: dict[str, float] = {}
+    for key, value in (settings or {}).items():
+        if key not in known:
+            raise ScheduleError(
+                f'{name} has no setting "{key}".{nearest(key, known)} It has: {", ".join(known)}.'
+            )
+        arguments[_ARGUMENTS.get(key, key.replace("-", "_"))] = _number(name, key, value, known)
+    made = make(**arguments)
+    if made.num_train is None and not 0 < made.t_min < made.t_max < math.inf:
+        raise ScheduleError(
+            f"{name} would run from {made.t_max:g} to {made.t_min:g}; expected finite numbers "
+            "above 0, the larger first."
+        )
+    return made
+
+
+def _number(name: str, key: str, value: object, known: Mapping[str, object]) -> float:
+    """A setting as a number; a whole one of at least 2 where the published one is whole (T)."""
+    whole = isinstance(known[key], int)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if not whole:
+            return float(value)
+        if isinstance(value, int) and value >= 2:
+            return value
+    expected = "a whole number of at least 2" if whole else "a number"
+    raise ScheduleError(f'{name}: {key} is "{value}"; expected {expected}.')

@@ -4,6 +4,9 @@ model: cifar10-mixture
 model: {kind: mixture, name: ./mine.safetensors, schedule: vp-cosine}
 model: {kind: consistency, of: cifar10-mixture, schedule: edm}
 model: {kind: diffusers, path: google/ddpm-cifar10-32, dtype: float32, time: real}
+model: {kind: edm, path: ./edm-cifar10-32x32-uncond-vp.pkl, trust: true}
+model: {kind: torch, path: mypackage.nets:make, target: eps, schedule: vp-linear, time: real,
+        shape: [3, 32, 32]}
 """
 
 from collections.abc import Mapping
@@ -12,20 +15,41 @@ from typing import Any
 import torch
 
 from bench.errors import ModelError, nearest
-from bench.models import consistency, diffusers, exact
+from bench.models import consistency, diffusers, edm, exact, function
 from bench.models.base import Model, ModelFiles, ModelSpec
 
-__all__ = ["KINDS", "NAMES", "Model", "ModelFiles", "ModelSpec", "describe", "files", "load"]
+__all__ = [
+    "KEYS",
+    "KINDS",
+    "NAMES",
+    "Model",
+    "ModelFiles",
+    "ModelSpec",
+    "describe",
+    "files",
+    "load",
+]
 
 KINDS = {
     "mixture": exact.describe,
     "consistency": consistency.describe,
     "diffusers": diffusers.describe,
+    "edm": edm.describe,
+    "torch": function.describe,
 }
 _FILES = {
     "mixture": exact.files,
     "consistency": consistency.files,
     "diffusers": diffusers.files,
+    "edm": edm.files,
+    "torch": function.files,
+}
+KEYS = {
+    "mixture": exact.KEYS,
+    "consistency": consistency.KEYS,
+    "diffusers": diffusers.KEYS,
+    "edm": edm.KEYS,
+    "torch": function.KEYS,
 }
 NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
 
@@ -56,9 +80,13 @@ def files(model: str | Mapping[str, Any]) -> ModelFiles:
     return _FILES[kind](description)
 
 
-def load(spec: ModelSpec, device: torch.device | str) -> Model:
-    """The model of `spec` with its weights on `device`."""
-    return spec.load(device)
+def load(spec: ModelSpec, device: torch.device | str, *, compiled: bool = False) -> Model:
+    """The model of `spec` with its weights on `device`; `compiled`, its network if it has one."""
+    model = spec.load(device)
+    if compiled and model.network is not None:
+        # One graph for each batch size: a cell has two at most, and dynamic ones are slower.
+        model.network.compile(dynamic=False)
+    return model
 
 
 def _kind(model: str | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -1,7 +1,7 @@
 """What every kind of model gives: a cheap description, and the loaded thing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.diffusion.denoiser import Denoiser, Pair
+from bench.diffusion.denoiser import Denoiser, Pair, each
 from bench.diffusion.noise import Noise
 from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.errors import ModelError, nearest
+from bench.numerics import is_out_of_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +25,10 @@ class Model:
         shape: (C, H, W) of an image, pixel values in [-1, 1].
         schedule: the noise levels it knows.
         digest: sha256 (hex) of what determines its output: weights and settings.
-        dtype: arithmetic of the model, "float32" or "bfloat16"; samples stay in float32.
+        dtype: arithmetic of the model, like "float32"; samples stay in float32.
         notes: what a reader of the record should know (target of the network, use of time).
         exact_draw: exact draws of the model's own distribution, where it has them.
+        network: what `pair` calls, where that can be compiled.
     """
 
     pair: Callable[[Tensor, Point], Pair]
@@ -36,6 +38,7 @@ class Model:
     dtype: str = "float32"
     notes: Mapping[str, str] = field(default_factory=dict)
     exact_draw: Callable[[Noise], Tensor] | None = None
+    network: torch.nn.Module | None = None
 
     def denoiser(self) -> Denoiser:
         """A denoiser whose counter stands at 0."""
@@ -94,12 +97,13 @@ class ModelFiles:
     download: Callable[[], object] | None = None
 
 
-def only_keys(description: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuse keys other than `known`.
+def only_keys(description: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Refuse keys other than `kind` and `keys`.
 
     Raises:
         ModelError: naming the first such key, the nearest and all known ones.
     """
+    known = ("kind", *keys)
     for key in description:
         if key not in known:
             raise ModelError(
@@ -118,3 +122,48 @@ def one_of(key: str, value: object, known: tuple[str, ...]) -> str:
         hint = nearest(value, known) if isinstance(value, str) else ""
         raise ModelError(f'model.{key} is "{value}"; expected {" or ".join(known)}.{hint}')
     return value
+
+
+def noise_level(point: Point, x: Tensor) -> Tensor:
+    """The level sigma / alpha for each image of `x`, float32 (B,); inf at alpha = 0."""
+    # Not point.s, which asks whether alpha is above 0 and so takes a number alone.
+    return (each(point.sigma, x, torch.float64) / each(point.alpha, x, torch.float64)).float()
+
+
+def probed(
+    predict: Callable[[Tensor, Point], Tensor],
+    schedule: NoiseSchedule,
+    shape: tuple[int, int, int],
+    device: torch.device | str,
+    name: str,
+    remedy: str,
+) -> None:
+    """Call a network of unknown origin with one image, before a job waits for its first batch.
+
+    Args:
+        predict: (x, point) -> prediction.
+        schedule: whose middle the image is at.
+        shape: (C, H, W).
+        device: where the network is.
+        name: of the model, for messages.
+        remedy: what to do, for messages.
+
+    Raises:
+        ModelError: it fails, or does not give a prediction of the image's shape.
+    """
+    x = torch.zeros(1, *shape, device=device)
+    point = schedule.at(t=(schedule.t_min + schedule.t_max) / 2)
+    try:
+        output = predict(x, point)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{name}: the network fails for an image of shape {tuple(x.shape)} "
+            f"({type(error).__name__}: {error}). {remedy}"
+        ) from error
+    if output.shape != x.shape:
+        raise ModelError(
+            f"{name}: the network gives {tuple(output.shape)} for an image of shape "
+            f"{tuple(x.shape)}; expected the same. {remedy}"
+        )

@@ -35,6 +35,13 @@ from bench.models.exact import MixtureSpec, mixture_at
 # square over an image (tests/models/test_consistency.py); rounding to bytes costs 0.29.
 _TOLERANCE = 1e-5
 
+KEYS = {
+    "of": "a mixture, as the name of a mixture",
+    "schedule": "any schedule; default vp-linear",
+    "tolerance": f"of the ODE solution, above 0; default {_TOLERANCE:g}",
+}
+"""The keys of a model of this kind, with what is expected of each."""
+
 
 @dataclass(frozen=True)
 class ConsistencySpec(ModelSpec):
@@ -106,7 +113,7 @@ def describe(description: Mapping[str, Any]) -> ConsistencySpec:
     Raises:
         ModelError: an unknown key, mixture or schedule, or a tolerance that is no number above 0.
     """
-    only_keys(description, ("kind", "of", "schedule", "tolerance"))
+    only_keys(description, KEYS)
     tolerance = description.get("tolerance", _TOLERANCE)
     is_number = isinstance(tolerance, int | float) and not isinstance(tolerance, bool)
     if not is_number or not 0 < tolerance < math.inf:

@@ -32,17 +32,35 @@ from huggingface_hub.file_download import repo_folder_name
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from bench.diffusion.denoiser import Parametrisation, from_network
-from bench.diffusion.schedule import NoiseSchedule, Point, vp_from_betas
+from bench.diffusion.denoiser import Parametrisation, each, each_rounded, from_network
+from bench.diffusion.schedule import (
+    SCHEDULES,
+    DiscreteVP,
+    NoiseSchedule,
+    Point,
+    make_schedule,
+    vp_from_betas,
+)
 from bench.errors import ModelError, ScheduleError, nearest
 from bench.models.base import Model, ModelFiles, ModelSpec, one_of, only_keys
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TARGETS: dict[str, Parametrisation] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "trained_betas")
 
+KEYS = {
+    "path": "a folder of this machine, or a hub name like google/ddpm-cifar10-32",
+    "dtype": f"{' or '.join(DTYPES)}; default float32",
+    "time": "real (the grid's own t) or rounded (to the nearest trained index); default real, "
+    "rounded where the network learned an embedding per index",
+    "schedule": "no choice: where it is given, it is held against that of the folder",
+}
+"""The keys of a model of this kind, with what is expected of each."""
+
 # In the order of preference, which is diffusers' own.
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+# Beside weights that `bench train unet` made: how, and their digest.
+CERTIFICATE = "certificate.json"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _COPY = (
     "Copy the checkpoint's folder (config.json, scheduler_config.json and "
@@ -105,8 +123,7 @@ class DiffusersSpec(ModelSpec):
 
         @torch.no_grad()
         def predict(x: Tensor, point: Point) -> Tensor:
-            # Made on the host: `time` is one number, not a tensor of the batch.
-            time = torch.tensor(round(point.t) if rounded else point.t, device=x.device)
+            time = each_rounded(point.t, x) if rounded else each(point.t, x)
             stacked = x.to(dtype, memory_format=torch.channels_last)
             output: Tensor = network(stacked, time, return_dict=False)[0]
             return output[:, :channels].to(x.dtype, memory_format=torch.contiguous_format)
@@ -124,26 +141,30 @@ class DiffusersSpec(ModelSpec):
             digest=self._digest(weights),
             dtype=self.dtype,
             notes=notes,
+            network=network,
         )
 
     def _digest(self, weights: Path) -> str:
         """Of the weights, and of the configuration that gives them their meaning."""
         digest = hashlib.sha256(self.settings.encode())
         with weights.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+            own = hashlib.file_digest(file, "sha256")
+        _certified(weights, own.hexdigest())
+        digest.update(own.digest())
         return digest.hexdigest()
 
 
 def describe(description: Mapping[str, Any]) -> DiffusersSpec:
     """The spec of `{kind: diffusers, path: FOLDER | HUB/NAME, dtype: float32, time: real}`.
 
-    Reads the two configuration files alone; those of a hub name are fetched once and cached.
+    Reads the two configuration files alone; those of a hub name are fetched once and cached. A
+    `schedule` is no choice, but is held against the one that they state.
 
     Raises:
         ModelError: an unknown key or value; files that are missing, or that describe something
             else than an unconditional RGB UNet2DModel on a discrete VP schedule.
     """
-    only_keys(description, ("kind", "path", "dtype", "time"))
+    only_keys(description, KEYS)
     path = _path(description)
     dtype = one_of("dtype", description.get("dtype", "float32"), tuple(DTYPES))
     config, network = _read(path, "unet", "config.json")
@@ -164,12 +185,15 @@ def describe(description: Mapping[str, Any]) -> DiffusersSpec:
             f"model.time is real, but the network in {path} learned an embedding per index. "
             f"Leave time out, or write time: rounded."
         )
+    noise = _schedule(scheduler, path)
+    if "schedule" in description:
+        _check_claim(one_of("schedule", description["schedule"], tuple(SCHEDULES)), noise, path)
     return DiffusersSpec(
         path=path,
         dtype=dtype,
         time=time,
         parametrisation=TARGETS[target],
-        noise=_schedule(scheduler, path),
+        noise=noise,
         shape=_shape(network, path),
         learned_variance=network.get("out_channels", 3) == 6,
         config=config,
@@ -229,7 +253,8 @@ def _check_network(network: Mapping[str, Any], path: str) -> None:
         if network.get(key) is not None:
             raise ModelError(
                 f"{path} is class-conditional (config.json has {key} {network[key]}); only "
-                f"unconditional networks can be run."
+                "unconditional networks can be run. Take an unconditional one, or give it labels "
+                "in a function of your own, kind: torch."
             )
     if network.get("time_embedding_type") == "fourier":
         raise ModelError(
@@ -255,7 +280,29 @@ def _shape(network: Mapping[str, Any], path: str) -> tuple[int, int, int]:
     )
 
 
-def _schedule(config: Mapping[str, Any], path: str) -> NoiseSchedule:
+def _check_claim(claim: str, noise: DiscreteVP, path: str) -> None:
+    """Refuse a sweep that takes the network for one of another schedule.
+
+    Raises:
+        ModelError: with what is different.
+    """
+    other = make_schedule(claim)
+    if not isinstance(other, DiscreteVP):
+        difference = f"{claim} has no betas, and it was trained on {noise.num_train}"
+    elif other.num_train != noise.num_train:
+        difference = f"{claim} has {other.num_train} betas, and it was trained on {noise.num_train}"
+    elif not np.allclose(other.betas, noise.betas, rtol=1e-6, atol=0):
+        theirs, ours = (f"{s.betas[0]:.4g} to {s.betas[-1]:.4g}" for s in (noise, other))
+        difference = f"the betas of {claim} run from {ours}, and it was trained on {theirs}"
+    else:
+        return
+    raise ModelError(
+        f"model.schedule is {claim}, and that of {path} is {noise.name} by its "
+        f"scheduler_config.json: {difference}. Leave schedule out: it is read from there."
+    )
+
+
+def _schedule(config: Mapping[str, Any], path: str) -> DiscreteVP:
     """The schedule that diffusers' schedulers build of the same settings, in float64."""
     given, name = config.get("trained_betas"), config.get("beta_schedule")
     steps = config.get("num_train_timesteps", 1000)
@@ -376,6 +423,26 @@ def _weights(path: str, config: Path) -> Path:
                 f"{file} is not a whole safetensors file ({error}). Copy it again."
             ) from error
     return file
+
+
+def _certified(weights: Path, digest: str) -> None:
+    """Refuse weights that are not those of the certificate beside them, if there is one."""
+    try:
+        certificate = json.loads((weights.parent / CERTIFICATE).read_text(encoding="utf-8"))
+        stated = certificate["weights_sha256"]
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{weights.parent / CERTIFICATE} says nothing of the weights ({error!r}). Reinstall "
+            f"sampler-bench, or make the folder anew: bench train unet."
+        ) from error
+    if digest != stated:
+        raise ModelError(
+            f"{weights} has been changed since it was written: its sha256 is {digest[:16]}, "
+            f"{CERTIFICATE} says {str(stated)[:16]}. Reinstall sampler-bench, or make the folder "
+            f"anew: bench train unet."
+        )
 
 
 def _network(config: Path, dtype: torch.dtype) -> torch.nn.Module:

@@ -18,6 +18,11 @@ from bench.models.mixture import Mixture
 
 ASSETS = Path(__file__).parents[1] / "assets"
 SHIPPED = ("cifar10-mixture",)
+KEYS = {
+    "name": "the name of a shipped mixture, or the path of a .safetensors file",
+    "schedule": "any schedule; default vp-linear",
+}
+"""The keys of a model of this kind, with what is expected of each."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def describe(description: Mapping[str, Any]) -> MixtureSpec:
     Raises:
         ModelError: an unknown key, name or schedule, or a file that does not exist.
     """
-    only_keys(description, ("kind", "name", "schedule"))
+    only_keys(description, KEYS)
     return mixture_at(description, "name")
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench import influences, results
 from bench.report.names import EXACT, FLOW, MANY, named, plain, rivals
-from bench.report.pooled import Pooled, Row, missing, pool
+from bench.report.pooled import Pooled, Row, missing, pool, pool_rows
 from bench.results import Result
 
 ALL = "all"
@@ -202,7 +202,7 @@ class Flow:
 def floor(setting: Setting, metric: str) -> Pooled | None:
     """The value of exact draws of the model, pooled over seeds; None if there is no such cell."""
     rows = setting.cells[setting.cells["sampler"] == EXACT]
-    return None if rows.empty else pool(rows.to_dict("records"), metric)
+    return None if rows.empty else pool(rows, metric)
 
 
 def flows(setting: Setting, metric: str) -> list[Flow]:
@@ -212,7 +212,7 @@ def flows(setting: Setting, metric: str) -> list[Flow]:
     for (_, steps), group in rows.groupby(["rank", "steps"]):
         line, grid = group.iloc[0][["line", "grid"]]
         name = f"exact flow{line.removeprefix(FLOW)} ({grid}, S = {steps})"
-        found.append(Flow(name, grid, pool(group.to_dict("records"), metric)))
+        found.append(Flow(name, grid, pool(group, metric)))
     return found
 
 
@@ -234,7 +234,7 @@ def points(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = []
     for place in sorted(groups):
         group = groups[place]
-        first, value = group[0], pool(group, metric)
+        first, value = group[0], pool_rows(group, metric)
         means = [row["nfe"] if missing(row["nfe_mean"]) else row["nfe_mean"] for row in group]
         row = {name: first[name] for name in [*_KEY, *_CELL, *parameters]}
         row |= {"nfe": _mean(means), "seconds": _mean(map(_seconds, group))}
@@ -349,10 +349,20 @@ def _settings(distinct: list[tuple[str, int, str]], cells: pd.DataFrame) -> Iter
 def _model(described: results.Json) -> str:
     """A model in words: its name or path, then the rest of its description in brackets."""
     name = described.get("name") or described.get("path") or described.get("kind")
-    rest = {
-        key: value.get("name", value) if isinstance(value, dict) else value
-        for key, value in described.items()
-        if key not in ("kind", "name", "path") and value is not None
-    }
-    words = ", ".join(f"{key} {plain(value)}" for key, value in rest.items())
+    # That a file was trusted says nothing of its images.
+    rest = {key: value for key, value in described.items() if key not in (*_NAMING, "trust")}
+    words = ", ".join(f"{key} {_said(value)}" for key, value in rest.items() if value is not None)
     return f"{name} ({words})" if words else str(name)
+
+
+_NAMING = ("kind", "name", "path")
+
+
+def _said(value: Any) -> str:
+    """A value of a description: a shape as 3 x 32 x 32, a schedule as its name and settings."""
+    if isinstance(value, list):
+        return " x ".join(map(plain, value))
+    if isinstance(value, dict):
+        settings = [f"{key} {plain(one)}" for key, one in value.items() if key != "name"]
+        return " ".join([str(value.get("name", "")), *settings]).strip()
+    return plain(value)

@@ -29,7 +29,6 @@ Deterministic for a seed on one machine; an interrupted run that resumes from it
 with the weights of an uninterrupted one.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -38,7 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -49,6 +48,7 @@ from torch.nn import functional as F
 from bench.atomic import write_bytes
 from bench.errors import TrainingError
 from bench.metrics.cifar_net import MEAN, WIDTHS, CifarNet, digest_of
+from bench.training.inputs import Labelled, read_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -80,51 +80,6 @@ class Recipe:
         if time >= self.epochs:
             return self.further_share
         return float(np.interp(time, [0, self.small_epochs, self.epochs], [1, 0.5, 0]))
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images uint8 (N, 3, 32, 32), labels int64 (N,), and the sha256 of the file they are from."""
-
-    images: Tensor
-    labels: Tensor
-    sha256: str
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Reads an npz with `arr_0` uint8 (N, 32, 32, 3) and `arr_1` integer labels 0..9 (N,).
-
-        Raises:
-            TrainingError: no such file, no npz, or arrays of another kind; names the file.
-        """
-        want = '"arr_0" uint8 (N, 32, 32, 3) and "arr_1" integer labels 0..9 (N,)'
-        try:
-            data = path.read_bytes()
-            with np.load(path, allow_pickle=False) as arrays:
-                images, labels = arrays["arr_0"], arrays["arr_1"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-            raise TrainingError(
-                f"{path}: cannot be read as labelled images ({error}). Expected an npz with {want}."
-            ) from error
-        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not len(images):
-            raise TrainingError(
-                f'{path}: "arr_0" is {images.dtype} {images.shape}. Expected an npz with {want}.'
-            )
-        if (
-            labels.dtype.kind not in "iu"
-            or labels.shape != images.shape[:1]
-            or labels.min() < 0
-            or labels.max() > 9
-        ):
-            raise TrainingError(
-                f'{path}: "arr_1" is {labels.dtype} {labels.shape} from {labels.min()} to '
-                f"{labels.max()} for {len(images)} images. Expected an npz with {want}."
-            )
-        return cls(
-            torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(labels.astype(np.int64)),
-            hashlib.sha256(data).hexdigest(),
-        )
 
 
 def train_features(
@@ -241,7 +196,7 @@ def _fit(
     identity = json.dumps([asdict(recipe), train.sha256])
     first = 0
     if checkpoint is not None and checkpoint.exists():
-        state = _read_checkpoint(checkpoint, identity)
+        state = read_checkpoint(checkpoint, identity)
         first = state["epoch"]
         net.load_state_dict(state["net"])
         muon.load_state_dict(state["muon"])
@@ -441,30 +396,11 @@ def _write_checkpoint(
     adam: torch.optim.Adam,
     ends: list[dict[str, Tensor]],
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     state = {
-        "identity": identity,
         "epoch": epoch,
         "net": net.state_dict(),
         "muon": muon.state_dict(),
         "adam": adam.state_dict(),
         "ends": ends,
     }
-    unfinished = path.with_name(path.name + ".tmp")
-    torch.save(state, unfinished)
-    unfinished.replace(path)
-
-
-def _read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
-    remedy = "Remove it to start anew, or name another checkpoint."
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        found = state["identity"]
-    except Exception as error:  # a torn file makes torch.load raise all kinds
-        raise TrainingError(f"{path}: not a readable checkpoint ({error}). {remedy}") from error
-    if found != identity:
-        raise TrainingError(
-            f"{path}: the checkpoint of another recipe or other data ({found}); "
-            f"this run is {identity}. {remedy}"
-        )
-    return state
+    write_checkpoint(path, identity, state)

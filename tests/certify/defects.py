@@ -284,6 +284,11 @@ for finding in findings(sys.argv[1]):
 
 def wrong_findings(defect: Defect, *, first: bool = False) -> list[str]:
     """What the certificate says is wrong with the defect planted, or the first of it."""
+    return list(dict.fromkeys(ask(defect, _ASK, defect.name, *(["first"] if first else []))))
+
+
+def ask(defect: Defect, code: str, *words: str) -> list[str]:
+    """The lines that code prints where the package has the defect."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "bench"
         shutil.copytree(ROOT / "bench", package, ignore=shutil.ignore_patterns("assets", "*.pyc"))
@@ -293,7 +298,7 @@ def wrong_findings(defect: Defect, *, first: bool = False) -> list[str]:
         assert source.count(defect.old) == 1, f"{defect.file} has not one of: {defect.old}"
         file.write_text(source.replace(defect.old, defect.new), "utf-8")
         run = subprocess.run(
-            [sys.executable, "-c", _ASK, defect.name, *(["first"] if first else [])],
+            [sys.executable, "-c", code, *words],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1"},
             capture_output=True,
@@ -302,7 +307,7 @@ def wrong_findings(defect: Defect, *, first: bool = False) -> list[str]:
         )
     if run.returncode:
         raise RuntimeError(f"{defect.what}: {run.stderr}")
-    return list(dict.fromkeys(run.stdout.splitlines()))
+    return run.stdout.splitlines()
 
 
 def line(defect: Defect, found: list[str]) -> str:

@@ -1,15 +1,28 @@
 """Every parametrisation inverts x = alpha x0 + sigma eps, on every schedule."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
-from bench.diffusion.denoiser import Denoiser, Pair, clip_x0, from_network, to_pair
+from bench.diffusion.denoiser import (
+    Denoiser,
+    Pair,
+    Parametrisation,
+    clip_x0,
+    each,
+    each_rounded,
+    from_network,
+    per_sample,
+    to_pair,
+)
 from bench.diffusion.schedule import Point, make_schedule
 from bench.errors import ModelError
 from tests.samplers.target import target
 
 SHAPE = (3, 2, 4, 4)
+PARAMETRISATIONS = get_args(Parametrisation)
 
 
 def clean_and_noise(dtype: torch.dtype = torch.float64) -> Pair:
@@ -18,7 +31,7 @@ def clean_and_noise(dtype: torch.dtype = torch.float64) -> Pair:
     return x0.to(dtype), torch.randn(SHAPE, generator=generator, dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize("parametrisation", ["eps", "x0", "v", "score", "velocity"])
+@pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
 @pytest.mark.parametrize(
     ("schedule", "t"),
     [
@@ -38,7 +51,7 @@ def test_inverts_the_forward_process(parametrisation: str, schedule: str, t: flo
     torch.testing.assert_close(found, (x0, eps), rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("parametrisation", ["eps", "x0", "v", "score", "velocity"])
+@pytest.mark.parametrize("parametrisation", PARAMETRISATIONS)
 def test_x_is_always_made_of_the_pair(parametrisation: str) -> None:
     """Also of an imperfect network: samplers use x0 and eps as if x were their mixture."""
     generator = torch.Generator().manual_seed(1)
@@ -58,7 +71,7 @@ def test_pure_noise_needs_no_division(parametrisation: str) -> None:
     torch.testing.assert_close(found, (x0, eps), rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("parametrisation", ["eps", "score"])
+@pytest.mark.parametrize("parametrisation", ["eps", "score", "D"])
 def test_pure_noise_is_refused_where_it_says_nothing(parametrisation: str) -> None:
     _, eps = clean_and_noise()
     pair = from_network(lambda x, point: x, parametrisation)  # type: ignore[arg-type]
@@ -68,6 +81,45 @@ def test_pure_noise_is_refused_where_it_says_nothing(parametrisation: str) -> No
         f"A network that predicts {parametrisation} says nothing about x0 at pure noise "
         "(t = 1, alpha = 0). Start the grid below it."
     )
+
+
+def test_pure_noise_of_one_sample_among_others_is_refused_too() -> None:
+    _, eps = clean_and_noise()
+    flow = make_schedule("flow")
+    points = per_sample([flow.at(t=0.5), flow.at(t=1), flow.at(t=0.2)], eps)
+    with pytest.raises(ModelError, match="at pure noise"):
+        from_network(lambda x, point: x, "eps")(eps, points)
+    inside = per_sample([flow.at(t=t) for t in (0.5, 0.9, 0.2)], eps)
+    assert from_network(lambda x, point: x, "eps")(eps, inside)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("schedule", ["vp-linear", "edm", "flow"])
+def test_a_network_that_predicts_D_is_given_the_image_without_its_scale(schedule: str) -> None:
+    x0, eps = clean_and_noise()
+    given = make_schedule(schedule)
+    points = [given.at(lam=lam) for lam in (-1.5, 0.2, 2.0)]
+    for point in (points[1], per_sample(points, x0)):
+        seen: list[Tensor] = []
+
+        def predict(y: Tensor, point: Point, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(y)
+            return x0
+
+        found = from_network(predict, "D")(point.alpha * x0 + point.sigma * eps, point)
+        torch.testing.assert_close(
+            seen[0], x0 + point.sigma / point.alpha * eps, rtol=0, atol=1e-12
+        )
+        torch.testing.assert_close(found, (x0, eps), rtol=0, atol=1e-12)
+
+
+def test_a_time_for_each_image() -> None:
+    x = torch.zeros(SHAPE)
+    assert torch.equal(each(7.25, x), torch.full((3,), 7.25))
+    schedule = make_schedule("vp-linear")
+    points = per_sample([schedule.at(t=t) for t in (1.0, 2.5, 998.75)], x)
+    assert torch.equal(each(points.t, x), torch.tensor([1.0, 2.5, 998.75]))
+    assert torch.equal(each_rounded(points.t, x), torch.tensor([1, 2, 999]))
+    assert torch.equal(each_rounded(6.75, x), torch.tensor([7, 7, 7]))
 
 
 def test_the_cosine_schedule_s_last_index_is_not_pure_noise() -> None:
@@ -82,7 +134,7 @@ def test_the_cosine_schedule_s_last_index_is_not_pure_noise() -> None:
 def test_keeps_the_dtype(dtype: torch.dtype) -> None:
     x0, eps = clean_and_noise(dtype)
     point = make_schedule("vp-linear").at(t=400)
-    for parametrisation in ("eps", "x0", "v", "score", "velocity"):
+    for parametrisation in PARAMETRISATIONS:
         pair = to_pair(eps, x0, point, parametrisation)  # type: ignore[arg-type]
         assert {part.dtype for part in pair} == {dtype}
 

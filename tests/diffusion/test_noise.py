@@ -13,6 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
+from bench.diffusion import noise, philox
 from bench.diffusion.noise import Noise, normal
 from tests.diffusion.philox import philox4x64, words
 
@@ -305,3 +306,32 @@ def test_the_covariance_over_samples_is_the_identity() -> None:
     off_diagonal = scores[~torch.eye(96, dtype=torch.bool)]
     assert float(off_diagonal.abs().max()) < ERRORS
     assert stats.kstest(off_diagonal.numpy()[::2], "norm").pvalue > 1e-4
+
+
+# --- made on the device ---
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 + 5, 2**64 - 1])
+@pytest.mark.parametrize("draw", [0, 3])
+def test_words_in_torch_are_those_of_the_independent_philox(seed: int, draw: int) -> None:
+    samples = [0, 1, 77, 2**62, 2**64 - 1]
+    bits = torch.from_numpy(np.array([seed, draw, *samples], dtype=np.uint64).view(np.int64))
+    made = philox.words(bits[0], bits[1], bits[2:], torch.arange(1, 4)).numpy().view(np.uint64)
+    assert made.tolist() == [words(seed, sample, draw, 12) for sample in samples]
+
+
+@pytest.mark.parametrize("count", [6, 7, 3072])
+def test_what_a_device_makes_is_what_the_host_makes(count: int) -> None:
+    """By the function that is compiled for a device, here without a compiler."""
+    pairs, samples = (count + 1) // 2, range(5, 9)
+    counter = torch.from_numpy(np.array([9, 2, *samples], dtype=np.uint64).view(np.int64))
+    blocks = torch.arange(1, -(-pairs // 4) + 1)
+    made = noise._of_counter(counter, blocks, pairs, torch.float32)
+    expected = normal(9, samples, 2, (count,))
+    assert torch.equal(made[:, :count], expected)
+
+
+@pytest.mark.gpu
+def test_noise_is_the_same_on_a_gpu() -> None:
+    here, there = (normal(2**63 + 5, range(3, 70), 7, IMAGE, device=d) for d in ("cpu", "cuda"))
+    assert (here - there.cpu()).abs().max() < 5e-6

@@ -310,3 +310,63 @@ def test_points_are_plain_floats(name: str) -> None:
     schedule = make_schedule(name)
     for point in (schedule.at(t=1), schedule.at(lam=0.5), schedule.at(s=0.3)):
         assert {type(v) for v in (point.t, point.alpha, point.sigma, point.lam)} == {float}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_made_again_of_what_describes_it(name: str) -> None:
+    other = {"T": 400, "beta-max": 0.01, "offset": 0.01, "sigma-max": 50.0, "t-min": 0.01}
+    known = make_schedule(name).describe()
+    settings = {key: value for key, value in other.items() if key in known}
+    changed = make_schedule(name, settings)
+    assert settings.items() <= changed.describe().items()
+    assert changed != make_schedule(name)
+    again = dict(changed.describe())
+    assert make_schedule(str(again.pop("name")), again) == changed
+    assert make_schedule(name, {}) == make_schedule(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        (
+            "vp-linear",
+            {"beta_max": 0.1},
+            'vp-linear has no setting "beta_max". Did you mean "beta-max"? It has: T, beta-min, '
+            "beta-max.",
+        ),
+        (
+            "vp-linear",
+            {"T": 400.0},
+            'vp-linear: T is "400.0"; expected a whole number of at least 2.',
+        ),
+        ("vp-linear", {"T": 1}, 'vp-linear: T is "1"; expected a whole number of at least 2.'),
+        (
+            "vp-linear",
+            {"T": True},
+            'vp-linear: T is "True"; expected a whole number of at least 2.',
+        ),
+        ("edm", {"sigma-max": "80"}, 'edm: sigma-max is "80"; expected a number.'),
+        ("edm", {"sigma-max": math.inf}, 'edm: sigma-max is "inf"; expected a number.'),
+        (
+            "edm",
+            {"sigma-min": 90},
+            "edm would run from 80 to 90; expected finite numbers above 0, the larger first.",
+        ),
+        (
+            "flow",
+            {"t-min": 0},
+            "flow would run from 1 to 0; expected finite numbers above 0, the larger first.",
+        ),
+        (
+            "vp-linear",
+            {"beta-max": 1.5},
+            "vp-linear needs at least two betas, all between 0 and 1.",
+        ),
+    ],
+)
+def test_settings_that_make_no_schedule(
+    name: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        make_schedule(name, settings)
+    assert str(caught.value) == message

@@ -95,11 +95,14 @@ def test_exact_draws_follow_sample_and_seed_and_the_weights(file: Path) -> None:
             'There is no model "cifar10-mixtures". Did you mean "cifar10-mixture"? Known are: '
             "cifar10-mixture; a network is {kind: diffusers, path: FOLDER or HUB/NAME}.",
         ),
-        ({"name": "x"}, "model has no key kind; expected mixture or consistency or diffusers."),
+        (
+            {"name": "x"},
+            "model has no key kind; expected mixture or consistency or diffusers or edm or torch.",
+        ),
         (
             {"kind": "difusers"},
-            'model.kind is "difusers"; expected mixture or consistency or diffusers. Did you mean '
-            '"diffusers"?',
+            'model.kind is "difusers"; expected mixture or consistency or diffusers or edm or '
+            'torch. Did you mean "diffusers"?',
         ),
         (
             {"kind": "mixture", "name": "cifar10-mix"},

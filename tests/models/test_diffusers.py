@@ -1,6 +1,7 @@
 """Folders of UNet2DModel networks, held against diffusers' own samplers on the same folder."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 from safetensors.torch import load_file, save_file
 
-from bench.errors import ModelError
+from bench import models, sweep
+from bench.diffusion.denoiser import per_sample
+from bench.errors import ModelError, SweepError
 from bench.models import Model, describe
 
 TINY = {
@@ -112,6 +115,52 @@ def test_schedule_is_read_from_the_folder(tmp_path: Path, settings: dict[str, An
     torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=1e-7)
 
 
+def test_a_schedule_in_the_sweep_is_a_claim_that_may_be_right(tmp_path: Path) -> None:
+    write_folder(tmp_path, beta_schedule="squaredcos_cap_v2")
+    plain = {"kind": "diffusers", "path": str(tmp_path)}
+    spec = describe({**plain, "schedule": "vp-cosine"})
+    assert spec == describe(plain)
+    assert "schedule" not in spec.canonical()
+
+
+@pytest.mark.parametrize(
+    ("settings", "claim", "difference"),
+    [
+        ({}, "edm", "edm has no betas, and it was trained on 1000"),
+        (
+            {"num_train_timesteps": 400},
+            "vp-linear",
+            "vp-linear has 1000 betas, and it was trained on 400",
+        ),
+        (
+            {"beta_end": 0.01},
+            "vp-linear",
+            "the betas of vp-linear run from 0.0001 to 0.02, and it was trained on 0.0001 to 0.01",
+        ),
+        (
+            {},
+            "vp-cosine",
+            "the betas of vp-cosine run from 4.128e-05 to 0.999, and it was trained on 0.0001 to "
+            "0.02",
+        ),
+    ],
+)
+def test_a_schedule_in_the_sweep_that_contradicts_the_folder(
+    tmp_path: Path, settings: dict[str, Any], claim: str, difference: str
+) -> None:
+    write_folder(tmp_path, **settings)
+    with pytest.raises(SweepError) as caught:
+        sweep.parse(
+            f"model: [{{kind: diffusers, path: {tmp_path}, schedule: {claim}}}]\n"
+            "samples: 10\nmetrics: [fd_cifar]\nreference: cifar10-mixture\n"
+            "grid: [{sampler: ddim, steps: 3}]\n"
+        )
+    assert str(caught.value) == (
+        f"sweep.yaml, line 1: model.schedule is {claim}, and that of {tmp_path} is vp-linear by "
+        f"its scheduler_config.json: {difference}. Leave schedule out: it is read from there."
+    )
+
+
 def test_describing_reads_no_weights(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     for file in folder.rglob("*.safetensors"):
@@ -154,6 +203,19 @@ def test_learned_embedding_means_rounded_time(tmp_path: Path) -> None:
     assert x0.isfinite().all()
     with pytest.raises(ModelError, match="learned an embedding per index"):
         load(folder, time="real")
+
+
+@pytest.mark.parametrize("time", ["real", "rounded"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_image_may_have_its_own_noise_level(tmp_path: Path, time: str, dtype: str) -> None:
+    """As samplers that choose their own steps ask for it."""
+    model = load(write_folder(tmp_path), time=time, dtype=dtype)
+    x, points = images(), [model.schedule.at(t=t) for t in (100.3, 600.7)]
+    together = model.denoiser()(x, per_sample(points, x))
+    for i, point in enumerate(points):
+        alone = model.denoiser()(x, point)
+        for part, whole in zip(together, alone, strict=True):
+            torch.testing.assert_close(part[i], whole[i], rtol=1e-4, atol=1e-4)
 
 
 def test_learned_variance_is_left_aside(tmp_path: Path) -> None:
@@ -257,7 +319,8 @@ def test_hub_cache_serves_without_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_p
             "unet/config.json",
             {"num_class_embeds": 10},
             "{0} is class-conditional (config.json has num_class_embeds 10); only unconditional "
-            "networks can be run.",
+            "networks can be run. Take an unconditional one, or give it labels in a function of "
+            "your own, kind: torch.",
         ),
         (
             "unet/config.json",
@@ -385,11 +448,11 @@ def test_weights_of_another_size(tmp_path: Path) -> None:
         (
             {"kind": "diffusers", "path": "x", "dtyp": "float32"},
             'model of kind diffusers: there is no key "dtyp". Did you mean "dtype"? Known are: '
-            "kind, path, dtype, time.",
+            "kind, path, dtype, time, schedule.",
         ),
         (
-            {"kind": "diffusers", "path": "x", "dtype": "float16"},
-            'model.dtype is "float16"; expected float32 or bfloat16. Did you mean "bfloat16"?',
+            {"kind": "diffusers", "path": "x", "dtype": "half"},
+            'model.dtype is "half"; expected float32 or bfloat16 or float16.',
         ),
     ],
 )
@@ -397,3 +460,28 @@ def test_wrong_descriptions(description: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError) as caught:
         describe(description)
     assert str(caught.value) == message
+
+
+def test_a_network_is_compiled_once_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(self))
+    spec = describe({"kind": "diffusers", "path": str(write_folder(tmp_path))})
+    assert models.load(spec, "cpu").network is not None
+    assert not compiled
+    assert models.load(spec, "cpu", compiled=True).network is compiled[0]
+    models.load(describe("cifar10-mixture"), "cpu", compiled=True)  # has nothing to compile
+    assert len(compiled) == 1
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_the_network(tmp_path: Path) -> None:
+    spec = describe({"kind": "diffusers", "path": str(write_folder(tmp_path))})
+    plain, fast = models.load(spec, "cpu"), models.load(spec, "cpu", compiled=True)
+    point = plain.schedule.at(t=400.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own, about diffusers' code
+        pairs = zip(plain.pair(images(), point), fast.pair(images(), point), strict=True)
+    for a, b in pairs:
+        assert torch.allclose(a, b, atol=1e-4 / point.alpha)

@@ -89,6 +89,23 @@ def test_settings_part_what_must_not_be_compared(tmp_path: Path) -> None:
     assert [len(setting.cells) for setting in study.settings] == [2, 1, 1]
 
 
+def test_descriptions_of_networks_are_told_in_words(tmp_path: Path) -> None:
+    edm = {"kind": "edm", "path": "net.pkl", "trust": True, "schedule": "edm", "dtype": "float32"}
+    torch = {
+        "kind": "torch",
+        "path": "nets:make",
+        "target": "eps",
+        "schedule": {"name": "vp-linear", "T": 400, "beta-max": 0.02},
+        "shape": [3, 32, 32],
+    }
+    cells = [replace(Cell("ddim", 10), model=model) for model in (edm, torch)]
+    study = frame.read(records.make(tmp_path, cells))
+    assert [setting.model for setting in study.settings] == [
+        "net.pkl (dtype float32, schedule edm)",
+        "nets:make (schedule vp-linear T 400 beta-max 0.02, shape 3 x 32 x 32, target eps)",
+    ]
+
+
 def test_a_hole_stands_with_the_values_whatever_the_plan_calls_the_reference(
     tmp_path: Path,
 ) -> None:

@@ -13,4 +13,5 @@ def target(parametrisation: str, x0: Tensor, eps: Tensor, point: Point) -> Tenso
         "v": point.alpha * eps - point.sigma * x0,
         "score": -eps / point.sigma,
         "velocity": eps - x0,
+        "D": x0,
     }[parametrisation]

@@ -16,15 +16,14 @@ from bench import cancel, chunks, executors, launch, results, scheduler, states,
 from bench import cell as cells
 from bench.errors import LaunchError
 from bench.launch import RunSummary
-from bench.metrics.registry import METRICS
 from bench.sweep import Sweep
 from tests import fakes
 from tests.kills import computed_twice, leftovers, scores
+from tests.slurm import cluster
+from tests.slurm.cluster import ROOT, jobs_of, slurm, wait_for_chunk, wait_for_end
 
 pytestmark = pytest.mark.slurm
 
-SETUP = Path(__file__).with_name("setup.sh")
-ROOT = Path(__file__).parents[2]
 SLURM = "{executor: slurm, comment: a test, time: 00:05:00}"
 SHORT = "[{sampler: ddim, eta: [0, 1], steps: [3, 5]}]"
 LONG = "[{sampler: ddim, spacing: uniform, steps: 1000}]"
@@ -33,35 +32,15 @@ MAX_ARRAY = 11
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """SLURM runs, or the tests are skipped; where BENCH_NEEDS_SLURM is set they fail instead."""
-    folder = Path(os.environ.get("BENCH_SLURM", "/tmp/bench-slurm"))  # the script's default
-    subprocess.run([SETUP, "stop"], check=True)
-    environment = os.environ | {"BENCH_SLURM_MAX_ARRAY": str(MAX_ARRAY)}
-    started = subprocess.run([SETUP], capture_output=True, text=True, env=environment)
-    if started.returncode != 0:
-        refuse = pytest.fail if "BENCH_NEEDS_SLURM" in os.environ else pytest.skip
-        refuse(f"NO SLURM HERE, ITS TESTS DID NOT RUN: {started.stderr.strip()[-500:]}")
-    patch = pytest.MonkeyPatch()
-    patch.setenv("SLURM_CONF", str(folder / "slurm.conf"))
-    patch.setitem(METRICS, "fd_tiny", fakes.FD_TINY)
-    patch.setattr(executors, "Job", fakes.TinyJob)
-    patch.chdir(ROOT)  # jobs start where they are submitted, and find `tests` there
-    cells._bound.cache_clear()
-    cells._model.cache_clear()
-    yield
-    patch.undo()
-    subprocess.run([SETUP, "stop"], check=True)
+def _cluster() -> Iterator[None]:
+    with cluster.running(MAX_ARRAY=str(MAX_ARRAY)):
+        yield
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Of results; the submission script must see it."""
     return tmp_path / "results" / "tiny"
-
-
-def slurm(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def undisturbed(tmp_path: Path, grid: str, samples: int) -> dict[str, str]:
@@ -80,29 +59,6 @@ class Background(threading.Thread):
 
     def run(self) -> None:
         self.summary: RunSummary = launch.run(self._sweep, self._folder)
-
-
-def wait_for_chunk(folder: Path, key: str) -> None:
-    """Until the first chunk of a cell is there."""
-    deadline = time.monotonic() + 600
-    while not chunks.finished(chunks.folder_of(folder, key)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def wait_for_end(folder: Path) -> states.Look:
-    """Until nothing is under way and no worker cleans up, by what any other shell would see."""
-    deadline = time.monotonic() + 900
-    keys = [row["key"] for row in results.read_plan(folder)["cells"]]
-    while (seen := states.look(folder, keys)).under_way:
-        assert time.monotonic() < deadline, seen
-        time.sleep(0.5)
-    return seen
-
-
-def jobs_of(folder: Path) -> list[str]:
-    """Ids of all jobs that were ever submitted for the cells of a folder."""
-    return [job.id or "" for made in submissions.read_all(folder) for job in made.jobs]
 
 
 def another_launcher(folder: Path, verb: str, grid: str, samples: int) -> "subprocess.Popen[bytes]":
@@ -188,7 +144,7 @@ def test_cancelled_job_is_reported_with_its_log(tmp_path: Path, folder: Path) ->
     wait_for_chunk(folder, cell.key)
     slurm("scancel", *(job.split("_")[0] for job in jobs_of(folder)))
     run.join(timeout=900)
-    log = dict(run.summary.missing)[cell.label]
+    (log,) = {one.label: one.logs for one in run.summary.missing}[cell.label]
     assert "CANCELLED" in Path(log).read_text()
     before = chunks.finished(chunks.folder_of(folder, cell.key))
     assert before >= 1
@@ -295,12 +251,14 @@ def test_controller_that_is_away_for_a_moment(tmp_path: Path, folder: Path) -> N
     sweep = fakes.make_sweep(tmp_path, grid=LONG, samples=640, launch=SLURM)
     run = Background(sweep, folder)
     wait_for_chunk(folder, sweep.cells()[1].key)
-    controller = Path(os.environ["SLURM_CONF"]).parent / "slurmctld.pid"
-    os.kill(int(controller.read_text()), signal.SIGTERM)
+    os.kill(int(cluster.controller().read_text()), signal.SIGTERM)
     seen = states.look(folder)
     assert seen.away
     assert "nable to contact slurm controller" in seen.said
     assert seen.counts["missing"] == 0, "what is queued is not taken for lost"
+    done = cancel.cancel(folder)
+    assert done.jobs == done.released == 0
+    assert "Its jobs were not cancelled and go on." in done.left[0]
     before = jobs_of(folder)
     (tmp_path / "second").mkdir()
     waiting = [

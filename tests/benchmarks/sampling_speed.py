@@ -1,0 +1,181 @@
+"""Images of one cell, ours against diffusers' pipeline and against the bare network, side by side.
+
+    python tests/benchmarks/sampling_speed.py [--device cpu] [--dtype float32] [--images 64]
+        [--batch 32] [--steps 10] [--rounds 5] [--compile]
+
+Promises, for DDIM (eta 0) on the network of `bench train unet` (with random weights, which cost as
+much as trained ones) at equal precision: at least 1.5 times the images/s of
+`DDIMPipeline`; of a cell's time at most 2 % on a CPU, 3 % on a GPU, is not the network's (10 calls
+and more); cost grows with the number of images and of calls to powers within 0.03 of 1; sampling
+needs as much memory for many images as for few.
+
+All take turns in one process, and what counts is the median of the ratios of a round. The bare
+network is called as often on a batch of the same size and layout, and nothing else is done. Exit
+code 1 if a promise is broken.
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from bench import models, sweep
+from bench.models.diffusers import DTYPES
+from bench.numerics import pinned
+from bench.sampling import Sampling
+from bench.training.unet import Recipe
+
+FASTER, SLACK = 1.5, 0.03
+OWN = {"cpu": 0.02, "cuda": 0.03}
+SWEEP = """
+name: speed
+model: {{kind: diffusers, path: {folder}, dtype: {dtype}}}
+samples: {images}
+metrics: [fd_cifar]
+reference: cifar10-train
+batch: {batch}
+chunk: {images}
+grid: [{{sampler: ddim, spacing: uniform, steps: {steps}}}]
+"""
+
+
+class Ours:
+    """The harness' own way to the images of a cell, without the metric's network."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._given = given
+        description = {"kind": "diffusers", "path": "cifar10-unet", "dtype": given.dtype}
+        self.model = models.load(models.describe(description), given.device, compiled=given.compile)
+
+    def __call__(self, images: int, steps: int) -> None:
+        given = self._given
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "speed.yaml"
+            file.write_text(SWEEP.format(**vars(given) | {"images": images, "steps": steps}))
+            (cell,) = sweep.load(file).cells()
+        Sampling(cell, self.model, given.batch, given.device).chunk(0, range(images), {})
+
+
+def pipeline(given: argparse.Namespace) -> Callable[[int, int], None]:
+    """DDIMPipeline as its documentation runs it, in the same precision."""
+    network = UNet2DModel.from_pretrained(given.folder)
+    network = network.to(given.device, DTYPES[given.dtype])
+    made = DDIMPipeline(unet=network, scheduler=DDIMScheduler(clip_sample=False))
+    made.set_progress_bar_config(disable=True)
+
+    def run(images: int, steps: int) -> None:
+        for _ in range(images // given.batch):
+            made(given.batch, num_inference_steps=steps, output_type="np")
+
+    return run
+
+
+def bare(given: argparse.Namespace, model: models.Model) -> Callable[[int, int], None]:
+    """The network alone, called as often; what no sampler can be faster than."""
+    assert model.network is not None
+    network, dtype = model.network, DTYPES[given.dtype]
+    x = torch.randn(given.batch, *model.shape, device=given.device, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last)
+    when = torch.tensor(500.0, device=given.device)
+
+    @torch.no_grad()
+    def run(images: int, steps: int) -> None:
+        for _ in range(images // given.batch * steps):
+            network(x, when, return_dict=False)
+
+    return run
+
+
+def timed(work: Callable[[int, int], None], images: int, steps: int, device: str) -> float:
+    """Seconds."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    work(images, steps)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def exponent(sizes: list[int], seconds: list[float]) -> float:
+    """The power with which the time grows."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def compare(given: argparse.Namespace) -> int:
+    """Prints the comparison; 1 if a promise is broken."""
+    ours = Ours(given)
+    theirs, limit = pipeline(given), bare(given, ours.model)
+    ways: dict[str, Callable[[int, int], None]] = {"ours": ours, "theirs": theirs, "bare": limit}
+    for work in ways.values():
+        work(given.batch, 2)
+    rounds = []
+    for i in range(given.rounds):
+        order = list(ways)[i % 3 :] + list(ways)[: i % 3]
+        seconds = {
+            name: timed(ways[name], given.images, given.steps, given.device) for name in order
+        }
+        rounds.append(seconds)
+    best = {name: given.images / min(one[name] for one in rounds) for name in ways}
+    faster = statistics.median(one["theirs"] / one["ours"] for one in rounds)
+    own = statistics.median(1 - one["bare"] / one["ours"] for one in rounds)
+    print(f"{best['ours']:.1f} images/s against {best['theirs']:.1f} of DDIMPipeline: {faster:.2f}")
+    share = f"our own share {own:.2%} (at most {OWN[given.device]:.0%})"
+    print(f"bare network {best['bare']:.1f}: {share}")
+
+    counts = [given.images * k for k in (1, 2, 4)]
+    calls = [given.steps * k for k in (1, 2, 4)]
+    growth = {
+        "images": exponent(counts, [timed(ours, n, given.steps, given.device) for n in counts]),
+        "calls": exponent(calls, [timed(ours, given.images, n, given.device) for n in calls]),
+    }
+    print(
+        f"cost grows with images to the {growth['images']:.3f}, calls to the {growth['calls']:.3f}"
+    )
+    broken = [
+        faster < FASTER,
+        own > OWN[given.device],
+        *(abs(value - 1) > SLACK for value in growth.values()),
+    ]
+    if given.device == "cuda":
+        peaks = []
+        for images in (given.batch, 8 * given.batch):
+            torch.cuda.reset_peak_memory_stats()
+            ours(images, 2)
+            peaks.append(torch.cuda.max_memory_allocated() / 2**20)
+        print(f"peak memory {peaks[0]:.0f} MB for one batch, {peaks[1]:.0f} MB for eight")
+        broken.append(peaks[1] > 1.01 * peaks[0])
+    return int(any(broken))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=tuple(DTYPES), default="float32")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true")
+    given = parser.parse_args()
+    where = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor()
+    print(f"{where}, torch {torch.__version__}, {vars(given)}")
+    with tempfile.TemporaryDirectory() as folder, pinned(given.threads):
+        given.folder = Path(folder)
+        Recipe().network().save_pretrained(folder)
+        DDPMScheduler(beta_schedule="linear").save_pretrained(folder)
+        sys.exit(compare(given))
+
+
+if __name__ == "__main__":
+    main()
