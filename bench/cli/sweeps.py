@@ -336,9 +336,10 @@ def report(
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Write the report of what is there: a page, and Markdown.
+    """Write the report of what is there: tables, plots, samples.
 
-    Several sweeps give one report, in a folder named after all of them.
+    It is report.html, one file for a browser, and report.md for a repository's page. Several sweeps
+    give one report, in a folder named after all of them.
 
     What you have to say about the results goes into notes.md in their folder, in Markdown: every
     report shows it, as it is, under "Notes".
@@ -350,6 +351,5 @@ def report(
         bench report results/ddim-table results/zoo
     """
     folders = [results_folder(path, results) for path in paths]
-    build_report(
-        make_console(), folders, reports / "+".join(folder.resolve().name for folder in folders)
-    )
+    out = reports / "+".join(folder.resolve().name for folder in folders)
+    build_report(make_console(), folders, out)

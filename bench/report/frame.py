@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bench import influences, results
 from bench.report.names import EXACT, FLOW, MANY, named, plain, rivals
-from bench.report.pooled import Pooled, Row, missing, pool
+from bench.report.pooled import Pooled, Row, missing, pool, pool_rows
 from bench.results import Result
 
 ALL = "all"
@@ -202,7 +202,7 @@ class Flow:
 def floor(setting: Setting, metric: str) -> Pooled | None:
     """The value of exact draws of the model, pooled over seeds; None if there is no such cell."""
     rows = setting.cells[setting.cells["sampler"] == EXACT]
-    return None if rows.empty else pool(rows.to_dict("records"), metric)
+    return None if rows.empty else pool(rows, metric)
 
 
 def flows(setting: Setting, metric: str) -> list[Flow]:
@@ -212,7 +212,7 @@ def flows(setting: Setting, metric: str) -> list[Flow]:
     for (_, steps), group in rows.groupby(["rank", "steps"]):
         line, grid = group.iloc[0][["line", "grid"]]
         name = f"exact flow{line.removeprefix(FLOW)} ({grid}, S = {steps})"
-        found.append(Flow(name, grid, pool(group.to_dict("records"), metric)))
+        found.append(Flow(name, grid, pool(group, metric)))
     return found
 
 
@@ -234,7 +234,7 @@ def points(cells: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = []
     for place in sorted(groups):
         group = groups[place]
-        first, value = group[0], pool(group, metric)
+        first, value = group[0], pool_rows(group, metric)
         means = [row["nfe"] if missing(row["nfe_mean"]) else row["nfe_mean"] for row in group]
         row = {name: first[name] for name in [*_KEY, *_CELL, *parameters]}
         row |= {"nfe": _mean(means), "seconds": _mean(map(_seconds, group))}

@@ -47,8 +47,13 @@ Row = Mapping[Hashable, Any]
 """A cell by the names of its columns."""
 
 
-def pool(rows: Sequence[Row], metric: str) -> Pooled:
+def pool(cells: pd.DataFrame, metric: str) -> Pooled:
     """The value of a metric over cells that differ in their seeds alone."""
+    return pool_rows(cells.to_dict("records"), metric)
+
+
+def pool_rows(rows: Sequence[Row], metric: str) -> Pooled:
+    """The same of cells that are no frame: pandas takes long over many frames of few cells."""
     rows = sorted(rows, key=lambda row: int(row["seed"]))
     good = [row for row in rows if _known(row.get(f"metric.{metric}"))]
     values = [float(row[f"metric.{metric}"]) for row in good]
