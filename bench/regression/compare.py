@@ -296,7 +296,7 @@ def _draft(
 
 def _pooled(tag: str, rows: pd.DataFrame, metric: str) -> Pooled:
     """The value over the seeds; its keys are told apart from those of the other side by the tag."""
-    return pool(rows.assign(key=tag + rows["key"]).to_dict("records"), metric)
+    return pool(rows.assign(key=tag + rows["key"]), metric)
 
 
 def _seeds(side: _Side, value: Pooled) -> list[int]:
