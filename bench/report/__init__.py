@@ -7,6 +7,7 @@ and without the influences beside the records, where fewer differences show and 
 From the records:
     names.py       what configurations are called, and which cells are one configuration
     pooled.py      a value over seeds, with its error
+    planned.py     what plans say of cells: budgets, references, metrics asked for
     frame.py       records -> Study: settings, points pooled over seeds
     ties.py        which values cannot be told apart from the best: the statistics alone
     yardstick.py   which way a metric is better, and the error of a difference
@@ -27,6 +28,7 @@ What is said:
 Pictures:
     ink.py         the look, and how figures become files
     panels.py      which lines of the plot stand in which panel
+    layout.py      where panels and names stand
     lines.py       quality against NFE or seconds
     heat.py        eta and steps
     samples.py     samples.png: the same seeds through every sampler

@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench import influences, results
-from bench.report.names import EXACT, FLOW, MANY, named, plain, rivals
+from bench.report import planned
+from bench.report.names import EXACT, FLOW, MANY, named, rivals
 from bench.report.pooled import Pooled, Row, missing, pool, pool_rows
 from bench.results import Result
 
@@ -61,8 +62,8 @@ class Study:
         sweeps: Where the cells are from.
         metrics: Names of the metrics, in the order of the sweeps.
         cells: What `results.load` gives, with the columns of `names.named`, family (of the
-            sampler; "" where the plan does not tell), budget (see `_budgets`), setting (an index
-            into `settings`) and asked (the metrics that its sweeps ask for).
+            sampler; "" where the plan does not tell), budget (see `planned.budgets`), setting (an
+            index into `settings`) and asked (the metrics that its sweeps ask for).
         settings: In the order of the sweep.
         records: By key.
         influences: By key and metric, where they lie beside the records.
@@ -111,21 +112,23 @@ def study(
     cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[Path, results.Json]
 ) -> Study:
     """Names configurations and settings; plans are by folder, whose name serves without one."""
-    planned = [cell for plan in plans.values() for cell in plan.get("cells", [])]
-    models = {cell["key"]: cell["cell"]["model"] for cell in planned}
+    cells_of = [cell for plan in plans.values() for cell in plan.get("cells", [])]
+    models = {cell["key"]: cell["cell"]["model"] for cell in cells_of}
     models |= {key: record.cell["model"] for key, record in records.items()}
     cells = named(cells)
     families = {k: v for plan in plans.values() for k, v in (plan.get("families") or {}).items()}
     cells["family"] = [families.get(sampler, "") for sampler in cells["sampler"]]
-    cells["budget"] = _budgets(cells)
-    cells["reference"] = cells["reference"].fillna(_reference(cells, plans))
+    cells["budget"] = planned.budgets(cells)
+    cells["reference"] = cells["reference"].fillna(planned.reference(cells, plans))
     cells["described"] = [json.dumps(models[key], sort_keys=True) for key in cells["key"]]
     keys = list(zip(cells["described"], cells["samples"], cells["reference"], strict=True))
     distinct = list(dict.fromkeys(keys))
     cells["setting"] = pd.Series(
         [distinct.index(key) for key in keys], index=cells.index, dtype=int
     )
-    cells["asked"] = pd.Series(_asked(cells, records, plans), index=cells.index, dtype=object)
+    cells["asked"] = pd.Series(
+        planned.asked(cells, records, plans), index=cells.index, dtype=object
+    )
     sweeps = [
         Sweep(
             plan.get("name") or folder.resolve().name,
@@ -137,7 +140,7 @@ def study(
     metrics = [metric for plan in plans.values() for metric in plan.get("metrics", [])]
     return Study(
         sweeps=tuple(sweeps),
-        metrics=tuple(dict.fromkeys([*metrics, *_unplanned(cells, plans)])),
+        metrics=tuple(dict.fromkeys([*metrics, *planned.unplanned(cells, plans)])),
         cells=cells,
         settings=tuple(_settings(distinct, cells)),
         records=records,
@@ -159,19 +162,6 @@ def asking(study: Study, metric: str) -> Study:
         cells=study.cells[kept],
         settings=tuple(setting for setting in settings if len(setting.cells)),
     )
-
-
-def _asked(
-    cells: pd.DataFrame, records: dict[str, Result], plans: Mapping[Path, results.Json]
-) -> list[frozenset[str]]:
-    asked: dict[str, set[str]] = {key: set() for key in cells["key"]}
-    for plan in plans.values():
-        for cell in plan.get("cells", []):
-            asked[cell["key"]] |= set(plan["metrics"])
-    for key, record in records.items():
-        if key in asked:
-            asked[key] |= set(record.metrics)
-    return [frozenset(asked[key]) for key in cells["key"]]
 
 
 def tidy(study: Study) -> pd.DataFrame:
@@ -303,37 +293,8 @@ def serve_all(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(kept, ignore_index=True) if kept else cells.assign(served=False)
 
 
-def _budgets(cells: pd.DataFrame) -> "pd.Series[Any]":
-    """The NFE that a cell stands for: the row of the table it belongs to.
-
-    It is the budget asked for, if the sweep asks by NFE. If it asks by steps, it is the NFE,
-    counting dropped duplicates as if they had been run where a step is one call: `quadratic` at
-    50 steps keeps 41 and still belongs beside `uniform` at 50. A cell whose calls are counted
-    belongs nowhere before it has run, and one that is asked for by its tolerances never does.
-    """
-    dropped = (cells["steps"] - cells["steps_effective"]).fillna(0)
-    single = (cells["nfe"] - cells["steps_effective"]).fillna(0) <= 1
-    stands = cells["nfe_asked"].fillna(cells["nfe"] + dropped.where(single, 0)).astype("Int64")
-    return stands.mask(cells["tolerance"].notna())
-
-
-def _unplanned(cells: pd.DataFrame, plans: Mapping[Path, results.Json]) -> Iterable[str]:
-    """The metrics of records without a plan; one with a plan says what is to be reported."""
-    prefix = "metric."
-    if all(plans.values()):
-        return []
-    return [name.removeprefix(prefix) for name in cells.columns if name.startswith(prefix)]
-
-
-def _reference(cells: pd.DataFrame, plans: Mapping[Path, results.Json]) -> str:
-    """The reference of cells without a value: a hole stands in the table of the others."""
-    known = cells["reference"].mode()
-    planned = [plan["reference"] for plan in plans.values() if plan.get("reference")]
-    return str([*known, *planned, "unknown"][0])
-
-
 def _settings(distinct: list[tuple[str, int, str]], cells: pd.DataFrame) -> Iterable[Setting]:
-    names = [(_model(json.loads(model)), samples, ref) for model, samples, ref in distinct]
+    names = [(planned.model(json.loads(model)), samples, ref) for model, samples, ref in distinct]
     differs = [len({name[part] for name in names}) > 1 for part in range(3)]
     for index, (model, samples, reference) in enumerate(names):
         words = (f"model {model}", f"{samples:,} samples", f"reference {reference}")
@@ -344,25 +305,3 @@ def _settings(distinct: list[tuple[str, int, str]], cells: pd.DataFrame) -> Iter
             reference=reference,
             cells=cells[cells["setting"] == index],
         )
-
-
-def _model(described: results.Json) -> str:
-    """A model in words: its name or path, then the rest of its description in brackets."""
-    name = described.get("name") or described.get("path") or described.get("kind")
-    # That a file was trusted says nothing of its images.
-    rest = {key: value for key, value in described.items() if key not in (*_NAMING, "trust")}
-    words = ", ".join(f"{key} {_said(value)}" for key, value in rest.items() if value is not None)
-    return f"{name} ({words})" if words else str(name)
-
-
-_NAMING = ("kind", "name", "path")
-
-
-def _said(value: Any) -> str:
-    """A value of a description: a shape as 3 x 32 x 32, a schedule as its name and settings."""
-    if isinstance(value, list):
-        return " x ".join(map(plain, value))
-    if isinstance(value, dict):
-        settings = [f"{key} {plain(one)}" for key, one in value.items() if key != "name"]
-        return " ".join([str(value.get("name", "")), *settings]).strip()
-    return plain(value)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -20,6 +19,7 @@ from matplotlib.ticker import (
 )
 
 from bench.report.ink import GREY, INK, QUIET
+from bench.report.layout import PANEL, Layout, spread
 from bench.report.markdown import Scale, calls, digits
 from bench.report.panels import NFE, Axis, Panel, shows
 from bench.report.pooled import Pooled
@@ -43,8 +43,6 @@ _RING: dict[str, Any] = {
     "markerfacecolor": "none",
     "markeredgewidth": 1.2,
 }
-_PANEL = 4.4, 3.5
-"""Width and height of a panel in inches."""
 _LETTER = 0.073
 """Width of a letter of a label in inches; widths must not depend on a renderer's metrics."""
 
@@ -65,7 +63,7 @@ def figure(panels: list[Panel], metric: str, axis: Axis = NFE) -> Figure:
     names += [FRONT for panel in panels if panel.front]
     names += [PUBLISHED for panel in panels if panel.published]
     longest = max(map(len, names))
-    layout = _Layout(
+    layout = Layout(
         columns=min(len(panels), 2),
         wide=tuple(len(panel.quiet) > 0 for panel in panels),
         label=0.68 + _LETTER * min(longest, 40),
@@ -124,55 +122,6 @@ def spots(figure: Figure, panels: list[Panel]) -> list[Spot]:
             x, y = place.x0 + place.width * across, 1 - place.y0 - place.height * up
             found.append(Spot(x, y, " ".join(words)))
     return found
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Places panels in inches: no automatic layout, which would ask the renderer for text sizes.
-
-    Attributes:
-        columns: Panels in a row.
-        wide: Of each panel, whether it has a row of its own.
-        label: Width of the names to the right of a panel.
-        top: Height of the title above a panel.
-    """
-
-    columns: int
-    wide: tuple[bool, ...]
-    label: float
-    top: float
-    left: float = 0.85
-    bottom: float = 0.65
-    gap: float = 0.7
-
-    @cached_property
-    def cells(self) -> list[tuple[int, int]]:
-        """Row and column of each panel, of a wide one that where it begins."""
-        cells: list[tuple[int, int]] = []
-        free = 0
-        for wide in self.wide:
-            if wide:
-                free += -free % self.columns
-            cells.append(divmod(free, self.columns))
-            free += self.columns if wide else 1
-        return cells
-
-    @property
-    def width(self) -> float:
-        return self.left + self.columns * (_PANEL[0] + self.label) + (self.columns - 1) * self.gap
-
-    @property
-    def height(self) -> float:
-        rows = self.cells[-1][0] + 1
-        return rows * (_PANEL[1] + self.top) + self.bottom + (rows - 1) * 0.3
-
-    def place(self, row: int, column: int, *, wide: bool) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height of a panel, as parts of the figure's."""
-        pitch = _PANEL[0] + self.label + self.gap
-        width = _PANEL[0] + (self.columns - 1) * pitch * wide
-        top = row * (_PANEL[1] + self.top + 0.3) + self.top
-        x, y = self.left + column * pitch, self.height - top - _PANEL[1]
-        return x / self.width, y / self.height, width / self.width, _PANEL[1] / self.height
 
 
 @dataclass(frozen=True)
@@ -312,11 +261,11 @@ def _label(axes: Axes, ends: list[_End]) -> None:
         return math.log(value / start) / math.log(stop / start)
 
     ends = sorted(ends, key=lambda end: end.value)
-    heights = _spread([along(end.value, low, high) for end in ends], gap=0.19 / _PANEL[1])
+    heights = spread([along(end.value, low, high) for end in ends], gap=0.19 / PANEL[1])
     free: Any = {"transform": axes.transAxes, "clip_on": False}
     figure = axes.get_figure(root=True)
     assert figure is not None
-    panel = _PANEL[0] / (axes.get_position().width * figure.get_figwidth())
+    panel = PANEL[0] / (axes.get_position().width * figure.get_figwidth())
 
     def beside(distance: float) -> float:
         """A place to the right of the panel, as near where the panel is a wide one."""
@@ -330,18 +279,6 @@ def _label(axes: Axes, ends: list[_End]) -> None:
         axes.plot(*handle, markevery=[1], **end.look, **free)
         name = end.name if len(end.name) <= 40 else f"{end.name[:39]}…"
         axes.text(beside(0.145), height, name, va="center_baseline", fontsize="small", **free)
-
-
-def _spread(heights: list[float], gap: float) -> list[float]:
-    """Moves sorted heights apart to at least `gap`: upwards, and down again from the top edge."""
-    placed = list(heights)
-    for index in range(1, len(placed)):
-        placed[index] = max(placed[index], placed[index - 1] + gap)
-    ceiling = 1.0
-    for index in reversed(range(len(placed))):
-        placed[index] = min(placed[index], ceiling)
-        ceiling = placed[index] - gap
-    return placed
 
 
 def _axes(axes: Axes, budgets: list[int], decades: float) -> None:

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from bench.report import frame, ink, lines, plots
+from bench.report import frame, ink, layout, lines, plots
 from bench.report.content import Picture
 from bench.report.panels import Panel
 from bench.report.yardstick import Yardstick
@@ -124,7 +124,7 @@ def test_the_caption_knows_which_way_is_better(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("heights", [[0.1, 0.1, 0.1], [0.0, 0.5, 0.99, 1.0], [1.0] * 5, []])
 def test_labels_keep_their_distance_and_stay_inside(heights: list[float]) -> None:
-    placed = lines._spread(heights, gap=0.05)
+    placed = layout.spread(heights, gap=0.05)
     assert all(b - a >= 0.05 - 1e-12 for a, b in pairwise(placed))
     assert all(0 <= height <= 1 for height in placed)
 
