@@ -64,14 +64,12 @@ def test_how_jobs_ended_is_told(tmp_path: Path) -> None:
     slurm("scontrol", "update", f"JobId={jobs[42]}", "Requeue=0")
     node = f"NodeName={socket.gethostname().split('.')[0]}"
     slurm("scontrol", "update", node, "State=DOWN", "Reason=a test")
-
-    def back() -> bool:
-        # Refused where it is back already, and also before it is down.
-        subprocess.run(["scontrol", "update", node, "State=RESUME"], capture_output=True)
-        return not re.search("down|drain", slurm("sinfo", "--noheader", "--format=%t"))
-
-    wait_until(lambda: bool(slurm("squeue", "--noheader", "--states=PENDING")), "requeued jobs")
-    wait_until(back, "the node")
+    # So that it does not come back by itself, while its jobs still have their seconds to end: it
+    # would refuse to launch them twice.
+    slurm("scontrol", "update", node, "State=DRAIN", "Reason=a test")
+    daemons = ["pgrep", "slurmstepd"]
+    wait_until(lambda: subprocess.run(daemons, capture_output=True).returncode == 1, "their end")
+    slurm("scontrol", "update", node, "State=RESUME")
 
     # One does not hear that its time is over; another one is cancelled. SLURM warns at once, and
     # what has not begun with its cell yet would die of that.
