@@ -104,8 +104,8 @@ def test_how_jobs_ended_is_told(tmp_path: Path) -> None:
     said = bench(file, "submit").communicate()[0]
     assert said.startswith("4 cells submitted in 4 jobs, 0 under way before.")
     done = bench(file, "cancel")
-    assert done.communicate()[0].startswith("4 jobs cancelled, ")
-    assert done.returncode == 0
     # The one that takes too much may have been faster.
+    assert re.match("[34] jobs cancelled, ", done.communicate()[0])
+    assert done.returncode == 0
     wait_until(lambda: {*lost(folder).values()} - {killed} == {"CANCELLED"}, "cancelled jobs")
     assert computed_twice(folder) == []
