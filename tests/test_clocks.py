@@ -66,7 +66,8 @@ class Machines:
     def wait_for_chunk(self) -> str:
         """The cell that is the first to have a chunk in its ledger."""
         deadline = time.monotonic() + 120
-        while not (found := list(self.folder.glob(f"work/*/{chunks.LEDGER}"))):
+        ledgers = f"work/*/{chunks.LEDGER}"
+        while not (found := [p for p in self.folder.glob(ledgers) if p.stat().st_size]):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         return found[0].parent.name
