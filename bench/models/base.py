@@ -15,6 +15,9 @@ from bench.diffusion.schedule import NoiseSchedule, Point
 from bench.errors import ModelError, nearest
 from bench.numerics import is_out_of_memory
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Arithmetic that a network may be asked to compute in, where it has no say of its own."""
+
 
 @dataclass(frozen=True, eq=False)
 class Model:

@@ -42,9 +42,8 @@ from bench.diffusion.schedule import (
     vp_from_betas,
 )
 from bench.errors import ModelError, ScheduleError, nearest
-from bench.models.base import Model, ModelFiles, ModelSpec, one_of, only_keys
+from bench.models.base import DTYPES, Model, ModelFiles, ModelSpec, one_of, only_keys
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TARGETS: dict[str, Parametrisation] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 BETAS = ("linear", "scaled_linear", "squaredcos_cap_v2", "trained_betas")
 

@@ -31,6 +31,7 @@ from bench.diffusion.denoiser import Parametrisation, each, each_rounded, from_n
 from bench.diffusion.schedule import SCHEDULES, NoiseSchedule, Point, make_schedule
 from bench.errors import ModelError, ScheduleError, nearest
 from bench.models.base import (
+    DTYPES,
     Model,
     ModelFiles,
     ModelSpec,
@@ -40,7 +41,6 @@ from bench.models.base import (
     probed,
 )
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TARGETS: tuple[Parametrisation, ...] = get_args(Parametrisation)
 TIMES = {
     "real": "the schedule's own t: an index, on edm sigma, on flow from 0 to 1",

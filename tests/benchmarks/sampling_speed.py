@@ -29,7 +29,7 @@ from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from bench import models, sweep
-from bench.models.diffusers import DTYPES
+from bench.models.base import DTYPES
 from bench.numerics import pinned
 from bench.sampling import Sampling
 from bench.training.unet import Recipe
