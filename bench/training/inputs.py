@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.atomic import make_folder, replacing
 from bench.errors import TrainingError
 
 
@@ -58,11 +59,14 @@ class Labelled:
 
 
 def write_checkpoint(path: Path, identity: str, state: dict[str, Any]) -> None:
-    """Writes `state` whole or not at all; `identity` says what run it belongs to."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    torch.save(state | {"identity": identity}, unfinished)
-    unfinished.replace(path)
+    """Writes `state` whole or not at all; `identity` says what run it belongs to.
+
+    Raises:
+        ResultError: it cannot be written.
+    """
+    make_folder(path.parent)
+    with replacing(path) as file:
+        torch.save(state | {"identity": identity}, file)
 
 
 def read_checkpoint(path: Path, identity: str) -> dict[str, Any]:
