@@ -130,7 +130,7 @@ def is_done(cell: Cell, result: Result | None, setting: Setting) -> bool:
             return False
     made_with = result.provenance
     same_model = made_with["model_digest"] == setting.load(cell).digest
-    return same_model and chunks.same_fingerprint(made_with["fingerprint"], fingerprint(cell))
+    return same_model and results.same_fingerprint(made_with["fingerprint"], fingerprint(cell))
 
 
 def run_cell(

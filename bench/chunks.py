@@ -27,7 +27,7 @@ import io
 import json
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -41,13 +41,12 @@ from numpy.typing import NDArray
 from bench import atomic
 from bench.errors import ResultError
 from bench.metrics.facts import ImageFacts
+from bench.results import same_fingerprint
 
 FORMAT = 2
 BATCH = "batch"
 LEDGER = "ledger.jsonl"
 SAMPLES = "samples.npy"
-TOLERANCE = 1e-9
-"""How far two fingerprints of the same arithmetic may be apart, on different machines."""
 
 _DIGEST_BYTES = 32
 _DIGESTS, _IMAGES = "image digests", "images"
@@ -261,13 +260,6 @@ def computed(results: Path, keys: Iterable[str] | None) -> int:
     found = (results / "work").iterdir() if keys is None else (folder_of(results, k) for k in keys)
     ledgers = [folder / LEDGER for folder in found if (folder / LEDGER).exists()]
     return sum(path.read_text().count('"event": "computed"') for path in ledgers)
-
-
-def same_fingerprint(found: Sequence[float], expected: Sequence[float]) -> bool:
-    """Whether two fingerprints show the same arithmetic."""
-    return len(found) == len(expected) and all(
-        abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in zip(found, expected, strict=True)
-    )
 
 
 def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:

@@ -46,7 +46,7 @@ A record, key by key (format 1):
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+TOLERANCE = 1e-9
+"""How far two fingerprints of the same arithmetic may be apart, on different machines; see also
+`bench.arithmetic.ROUNDING`."""
 PLAN = "sweep.json"
 CALLS_GUESS = 100
 """Model calls an image to reckon with where a sampler chooses its own steps."""
@@ -85,6 +88,13 @@ class Result:
     provenance: Json
     images: Json | None = None
     format: int = FORMAT
+
+
+def same_fingerprint(found: Sequence[float], expected: Sequence[float]) -> bool:
+    """Whether two fingerprints show the same arithmetic."""
+    return len(found) == len(expected) and all(
+        abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in zip(found, expected, strict=True)
+    )
 
 
 def path_of(folder: Path, key: str) -> Path:

@@ -616,7 +616,7 @@ def test_fingerprint_shows_the_samplers_arithmetic(
 
     monkeypatch.setitem(REGISTRY, "ddim", replace(ddim, function=changed))
     fingerprints.fingerprint.cache_clear()
-    assert not chunks.same_fingerprint(fingerprints.fingerprint(cell), prints[cell.label])
+    assert not results.same_fingerprint(fingerprints.fingerprint(cell), prints[cell.label])
 
 
 def test_fingerprint_of_a_sampler_that_diverges(

@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
         *("diffusion", "errors", "metrics", "models", "parameters", "presets", "results"),
         *("samplers", "sweep_file", "sweep_grid", "yaml_lines"),
     },
-    "chunks": {"atomic", "errors", "metrics"},
+    "chunks": {"atomic", "errors", "metrics", "results"},
     "fingerprint": {"diffusion", "errors", "models", "numerics", "samplers", "sweep"},
     "sampling": {"chunks", "diffusion", "errors", "metrics", "models", "samplers", "sweep"},
     "cell": {

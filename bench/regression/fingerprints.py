@@ -1,9 +1,6 @@
 """Whether two records were made by the same arithmetic, by the fingerprints in them. No torch."""
 
-from bench.results import Json
-
-TOLERANCE = 1e-9
-"""As in `bench.arithmetic.ROUNDING`, which has the reason."""
+from bench.results import Json, same_fingerprint
 
 
 def same_arithmetic(then: Json, now: Json) -> bool:
@@ -13,6 +10,4 @@ def same_arithmetic(then: Json, now: Json) -> bool:
     True
     """
     a, b = (made.get("fingerprint") or [] for made in (then, now))
-    return len(a) == len(b) and all(
-        abs(x - y) <= TOLERANCE * max(1.0, abs(x)) for x, y in zip(a, b, strict=True)
-    )
+    return same_fingerprint(b, a)
