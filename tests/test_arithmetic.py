@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import arithmetic, chunks
+from bench import arithmetic, results
 from bench.arithmetic import NOISE, ROUNDING, SCHEDULE, SHARED, SPACING, Cases, Record
 from bench.certify.problems import Blobs
 from bench.certify.variants import variants_of
@@ -102,7 +102,7 @@ def test_an_unknown_sampler_is_refused() -> None:
 
 
 def test_records_are_held_to_the_same_threshold() -> None:
-    assert chunks.TOLERANCE == fingerprints.TOLERANCE == ROUNDING
+    assert results.TOLERANCE == ROUNDING
     assert doctest.testmod(fingerprints).failed == 0
 
 
