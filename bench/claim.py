@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -100,6 +101,21 @@ def claimed(path: Path, job: str = "") -> Iterator[Claim | None]:
         heart.join()
         if not claim.lost:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Holds the claim `path` for the time of the block; waits while a live owner has it.
+
+    Raises:
+        ResultError: The folder cannot be written.
+    """
+    while True:
+        with claimed(path) as claim:
+            if claim is not None:
+                yield
+                return
+        time.sleep(0.2)
 
 
 def holder(path: Path) -> Owner | None:

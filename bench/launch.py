@@ -11,7 +11,7 @@ others have begun: it leaves their cells to them, and waits for them.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,7 +33,7 @@ from bench import (
 )
 from bench.cancel import cancel, undo
 from bench.cell import Setting, is_done, run_cell
-from bench.claim import CLAIM, claimed, holder, release
+from bench.claim import CLAIM, alone, claimed, holder, release
 from bench.errors import CellError, LaunchError
 from bench.submissions import Submission
 from bench.sweep import Cell, Sweep
@@ -85,13 +85,19 @@ class RunSummary:
 
 
 def run(
-    sweep: Sweep, folder: Path, *, console: Console | None = None, snapshot: bool = False
+    sweep: Sweep,
+    folder: Path,
+    *,
+    only: Container[str] | None = None,
+    console: Console | None = None,
+    snapshot: bool = False,
 ) -> RunSummary:
     """Computes the cells of `sweep` that are not done, and waits for those that others compute.
 
     Args:
         sweep: the sweep.
         folder: its results folder, made if need be.
+        only: keys of the cells to compute; all, if not given.
         console: shows progress, if given.
         snapshot: whether jobs run from a copy of the package.
 
@@ -104,10 +110,10 @@ def run(
     folder = folder.absolute()
     console = console or Console(quiet=True)
     interrupted = None
-    cells = sweep.cells()
+    cells = [cell for cell in sweep.cells() if only is None or cell.key in only]
     todo: Sequence[Cell] | None = None
     try:
-        todo = _start(sweep, folder, snapshot=snapshot, say=console.print).todo
+        todo = _start(sweep, folder, cells, snapshot=snapshot, say=console.print).todo
         keys = {cell.key for cell in todo}
         if sweep.launch.executor == "inline" and todo:
             rows = [row for row in sweep.plan()["cells"] if row["key"] in keys]
@@ -143,6 +149,7 @@ def submit(
     sweep: Sweep,
     folder: Path,
     *,
+    only: Container[str] | None = None,
     snapshot: bool = False,
     failed_only: bool = False,
     say: Callable[[str], None] = lambda text: None,
@@ -152,6 +159,7 @@ def submit(
     Args:
         sweep: the sweep.
         folder: its results folder, made if need be.
+        only: keys of the cells to submit; all, if not given.
         snapshot: whether jobs run from a copy of the package.
         failed_only: whether to leave out cells that have not failed.
         say: hears of a cluster that does not answer.
@@ -166,13 +174,15 @@ def submit(
             f'{sweep.file}: the executor is "inline", which is the process of "bench run". To '
             'submit cells, write "launch: {executor: local}" or use --executor.'
         )
+    cells = [cell for cell in sweep.cells() if only is None or cell.key in only]
     folder = folder.absolute()
-    return _start(sweep, folder, snapshot=snapshot, failed_only=failed_only, say=say)
+    return _start(sweep, folder, cells, snapshot=snapshot, failed_only=failed_only, say=say)
 
 
 def _start(
     sweep: Sweep,
     folder: Path,
+    cells: Sequence[Cell],
     *,
     snapshot: bool,
     say: Callable[[str], None],
@@ -195,7 +205,7 @@ def _start(
             release(held.path, held.owner)
         state = {cell.key: cell.state for cell in seen.cells}
         todo, free = [], []
-        for cell in sweep.cells():
+        for cell in cells:
             if failed_only and state[cell.key] != states.FAILED:
                 continue
             if cell.key in seen.busy:
@@ -221,12 +231,8 @@ def _alone(folder: Path) -> Iterator[None]:
     """Makes the folder, if need be; one launcher at a time looks and submits in it."""
     place = atomic.make_folder(submissions.folder_of(folder))
     atomic.clean(place)
-    while True:
-        with claimed(place / CLAIM) as claim:
-            if claim is not None:
-                yield
-                return
-        time.sleep(0.2)
+    with alone(place / CLAIM):
+        yield
 
 
 def _look(folder: Path) -> states.Look:

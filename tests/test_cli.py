@@ -426,6 +426,34 @@ def keys(folder: Path) -> dict[str, str]:
     return {cell["label"]: cell["key"] for cell in plan["cells"]}
 
 
+def test_a_value_is_made_again_and_compared(
+    capsys: pytest.CaptureFixture[str], finished: Path
+) -> None:
+    found = keys(Path("results/tiny"))
+    key = found["ddim eta=0 spacing=uniform steps=3"]
+    again = bench(capsys, "run", finished, "--cell", key[:6], "--results", "again")
+    assert again.code == 0, again.err
+    assert "1 cells computed, 0 done before, 0 failed" in again.out
+    assert {path.stem for path in Path("again/tiny").glob("*.json")} == {key, "sweep"}
+    said = bench(capsys, "compare", "results/tiny", "again/tiny")
+    assert said.code == 0, said.out
+    assert "1 identical" in said.out
+    both = bench(
+        *(capsys, "run", finished, "--results", "again"),
+        *(word for each in found.values() for word in ("--cell", each)),
+    )
+    assert f"{len(found) - 1} cells computed, 1 done before" in both.out
+
+
+def test_a_cell_that_is_not_there_is_told(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    for command in ("run", "submit", "retry"):
+        said = bench(capsys, command, sweep_file, "--cell", "nothing")
+        assert said.code == 1
+        assert said.err.startswith(f'{sweep_file}: no cells have a key that begins with "nothing"')
+
+
 def test_score_gives_the_numbers_of_the_cell_that_was_exported(
     capsys: pytest.CaptureFixture[str], finished: Path
 ) -> None:

@@ -35,7 +35,9 @@ ARROWS: dict[str, set[str]] = {
     "influences": {"atomic", "errors", "results"},
     "published": {"errors"},
     "report": {"atomic", "errors", "influences", "published", "results"},
-    "regression": {"atomic", "errors", "influences", "report", "results", "yaml_lines"},
+    "regression": {
+        *("atomic", "claim", "errors", "influences", "report", "results", "yaml_lines"),
+    },
     # the mathematics
     "diffusion": {"errors", "parameters"},
     "samplers": {"diffusion", "errors", "parameters"},

@@ -10,8 +10,11 @@ import bench
 from bench.errors import BenchError, SweepError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
+    from bench.report.content import Chapter
     from bench.results import Json
 
 # Plain help: rich's would double the time that `--help` takes. "\b" keeps an example's lines.
@@ -93,10 +96,12 @@ def one_cell(plan: "Json", path: Path, cell: str) -> "Json":
     return found[0]
 
 
-def build_report(console: "Console", folders: Path | list[Path], out: Path) -> None:
+def build_report(
+    console: "Console", folders: Path | list[Path], out: Path, chapters: "Sequence[Chapter]" = ()
+) -> None:
     from bench import report
 
-    console.print(f"Report: {report.build(folders, out)}", soft_wrap=True)
+    console.print(f"Report: {report.build(folders, out, chapters)}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)

@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli.app import (
-    REPORTS,
     RESULTS,
     AsJson,
     FileOrFolder,
-    Reports,
     Results,
     app,
     results_folder,
@@ -156,13 +154,12 @@ def compare(
 def history(
     path: FileOrFolder,
     results: Results = RESULTS,
-    reports: Reports = REPORTS,
     as_json: AsJson = False,
 ) -> None:
     """Say when values of a sweep changed, by commit.
 
     Reads the records from git, along first parents, and weighs them by their standard errors:
-    steps, drifts and outliers. Writes history.md and history.svg beside the report.
+    steps, drifts and outliers. "bench report --history" draws them.
 
     \b
     Examples:
@@ -172,10 +169,8 @@ def history(
     from bench.regression import history as histories
     from bench.regression import history_text
 
-    folder = results_folder(path, results)
-    found = histories.read(folder)
+    found = histories.read(results_folder(path, results))
     if as_json:
         print(json.dumps(history_text.data(found), indent=1, allow_nan=False))
-        return
-    print(history_text.markdown(found), end="")
-    print(f"Written: {history_text.write(found, reports / folder.resolve().name)}")
+    else:
+        print(history_text.markdown(found), end="")

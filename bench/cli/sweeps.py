@@ -19,6 +19,7 @@ from bench.cli.app import (
     app,
     build_report,
     device_of,
+    one_cell,
     results_folder,
 )
 from bench.cli.terminal import bar, complain, duration, make_console
@@ -45,6 +46,12 @@ class Executor(StrEnum):
 
 Elsewhere = Annotated[
     Executor | None, typer.Option("--executor", help="Run elsewhere than the sweep file says.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cell", metavar="KEY", help="Only that cell; may be given more than once (bench check)."
+    ),
 ]
 Snapshot = Annotated[
     bool, typer.Option("--snapshot", help="Jobs run from a copy of the code as it is now.")
@@ -193,6 +200,7 @@ def run(
     results: Results = RESULTS,
     reports: Reports = REPORTS,
     executor: Elsewhere = None,
+    cell: Only = None,
     snapshot: Snapshot = False,
 ) -> None:
     """Compute the cells that are not done, then write the report.
@@ -205,12 +213,18 @@ def run(
     Examples:
         bench run sweeps/quickstart.yaml
         bench run sweeps/cifar10-fid.yaml --executor local --results /scratch/results
+        bench run sweeps/quickstart.yaml --cell 3fa91c07 --results again
     """
     from bench import launch
 
     sweep = _sweep(file, executor)
     console = make_console()
-    summary = launch.run(sweep, results / sweep.name, console=console, snapshot=snapshot)
+    summary = launch.run(
+        *(sweep, results / sweep.name),
+        only=_keys(sweep, cell),
+        console=console,
+        snapshot=snapshot,
+    )
     _finish(console, summary, file)
     folder, out = results / sweep.name, reports / sweep.name
     if _up_to_date(out, folder):
@@ -226,6 +240,7 @@ def submit(
     file: SweepFile,
     results: Results = RESULTS,
     executor: Elsewhere = None,
+    cell: Only = None,
     snapshot: Snapshot = False,
 ) -> None:
     """Submit the cells that are not done, and return at once.
@@ -238,7 +253,7 @@ def submit(
         bench submit sweeps/cifar10-fid.yaml --snapshot
         bench submit sweeps/quickstart.yaml --executor local
     """
-    _submit(file, results, executor, snapshot=snapshot, failed_only=False)
+    _submit(file, results, executor, cell, snapshot=snapshot, failed_only=False)
 
 
 @app.command()
@@ -246,6 +261,7 @@ def retry(
     file: SweepFile,
     results: Results = RESULTS,
     executor: Elsewhere = None,
+    cell: Only = None,
     snapshot: Snapshot = False,
 ) -> None:
     """Submit the cells that failed once more, and return at once.
@@ -256,11 +272,17 @@ def retry(
     Example:
         bench retry sweeps/cifar10-fid.yaml
     """
-    _submit(file, results, executor, snapshot=snapshot, failed_only=True)
+    _submit(file, results, executor, cell, snapshot=snapshot, failed_only=True)
 
 
 def _submit(
-    file: Path, results: Path, executor: Executor | None, *, snapshot: bool, failed_only: bool
+    file: Path,
+    results: Path,
+    executor: Executor | None,
+    cells: list[str] | None,
+    *,
+    snapshot: bool,
+    failed_only: bool,
 ) -> None:
     from bench import launch
 
@@ -268,7 +290,11 @@ def _submit(
     console = make_console()
     folder = results / sweep.name
     made = launch.submit(
-        sweep, folder, snapshot=snapshot, failed_only=failed_only, say=console.print
+        *(sweep, folder),
+        only=_keys(sweep, cells),
+        snapshot=snapshot,
+        failed_only=failed_only,
+        say=console.print,
     )
     jobs = sum(len(one.jobs) for one in made.submissions)
     taken = len(made.todo) - len(made.free)
@@ -288,6 +314,14 @@ def _sweep(file: Path, executor: Executor | None) -> "Sweep":
 
     sweep = sweeps.load(file)
     return sweep if executor is None else _on(sweep, executor.value)
+
+
+def _keys(sweep: "Sweep", cells: list[str] | None) -> set[str] | None:
+    """The keys that begin so, each of one cell; None for all cells."""
+    if not cells:
+        return None
+    plan = sweep.plan()
+    return {one_cell(plan, Path(sweep.file), cell)["key"] for cell in cells}
 
 
 def _up_to_date(out: Path, folder: Path) -> bool:
@@ -335,6 +369,9 @@ def report(
     paths: FilesOrFolders,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
+    history: Annotated[
+        bool, typer.Option("--history", help="Draw the values by commit, too (bench history).")
+    ] = False,
 ) -> None:
     """Write the report of what is there: tables, plots, samples.
 
@@ -349,7 +386,17 @@ def report(
         bench report sweeps/quickstart.yaml
         bench report results/ddim-table
         bench report results/ddim-table results/zoo
+        bench report sweeps/ddim-table.yaml --history
     """
     folders = [results_folder(path, results) for path in paths]
     out = reports / "+".join(folder.resolve().name for folder in folders)
-    build_report(make_console(), folders, out)
+    chapters = []
+    if history:
+        from bench.regression import history as histories
+        from bench.regression import history_chapter
+
+        chapters = [
+            history_chapter.chapter(histories.read(folder), out, number, f"{path}")
+            for number, (folder, path) in enumerate(zip(folders, paths, strict=True), 1)
+        ]
+    build_report(make_console(), folders, out, chapters)

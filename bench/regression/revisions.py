@@ -3,6 +3,7 @@
     .bench/<commit>/code                 the worktree, while it is used
     .bench/<commit>/results/<sweep>/     stays, so that a revision is computed once
     .bench/<commit>/log.txt              what "bench run" of that revision said
+    .bench/<commit>/claim                while a process is at it; others wait, and find its results
 
 The sweep file is that of now, so both revisions answer one question; the environment (torch and so
 on) is that of now as well.
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench import atomic, results, yaml_lines
+from bench.claim import CLAIM, alone, holder
 from bench.errors import ResultError, SweepError
 from bench.regression import git
 
@@ -56,7 +58,10 @@ def results_of(
     given = yaml_lines.read(sweep).data.get("name", sweep.stem)
     folder = work / short / "results" / str(given)
     _ignored(work)
-    with _worktree(commit, work / short / "code") as code:
+    claim = atomic.make_folder(work / short) / CLAIM
+    if other := holder(claim):
+        say(f"{name}: process {other.pid} on {other.host} is at it; waiting …")
+    with alone(claim), _worktree(commit, work / short / "code") as code:
         say(f"{sweep} of {name}, in a worktree of it …")
         _run(name, code, sweep, folder)
     return folder, name

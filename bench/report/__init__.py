@@ -41,17 +41,21 @@ Files:
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import atomic
 from bench.errors import ResultError
 from bench.report import frame
+
+if TYPE_CHECKING:
+    from bench.report.content import Chapter
 
 REPORT, PAGE = "report.md", "report.html"
 NOTES = "notes.md"
 """In the results folder: what an author has to say about them, in Markdown, shown as it is."""
 
 
-def build(folders: Path | Sequence[Path], out: Path) -> Path:
+def build(folders: Path | Sequence[Path], out: Path, chapters: Sequence["Chapter"] = ()) -> Path:
     """Builds the report of results folders and returns the path of its `report.md`.
 
     Args:
@@ -59,6 +63,7 @@ def build(folders: Path | Sequence[Path], out: Path) -> Path:
         out: The folder to write into, usually `reports/<sweep>/`. Its report.md, report.html,
             table.csv, table.tex and pictures are replaced; pictures that no longer belong to the
             report are removed.
+        chapters: What is added to it; their pictures lie in `out`.
 
     Raises:
         ResultError: A folder holds neither plan nor record, a record or the notes cannot be read,
@@ -73,13 +78,22 @@ def build(folders: Path | Sequence[Path], out: Path) -> Path:
     said = sections.every(study)
     atomic.make_folder(out)
     pictures = plots.write(study, out)
+    _tidy(out, chapters)
     sheet = samples.write(study, folders, out)
     # Without an index column and with fixed line ends the bytes are the same everywhere.
     atomic.write_text(out / "table.csv", frame.tidy(study).to_csv(index=False, lineterminator="\n"))
     atomic.write_text(out / "table.tex", tex.tables(said))
-    atomic.write_text(out / PAGE, page.render(study, said, pictures, sheet, out, notes))
-    atomic.write_text(out / REPORT, text.report(study, said, pictures, sheet, notes))
+    atomic.write_text(out / PAGE, page.render(study, said, pictures, sheet, out, notes, chapters))
+    atomic.write_text(out / REPORT, text.report(study, said, pictures, sheet, notes, chapters))
     return out / REPORT
+
+
+def _tidy(out: Path, chapters: Sequence["Chapter"]) -> None:
+    """Removes pictures of chapters that the report had and has no longer."""
+    kept = {f"{chapter.picture.file}".removesuffix(".svg") for chapter in chapters}
+    for path in sorted(out.glob("history-*.*")):
+        if path.stem not in kept:
+            path.unlink()
 
 
 def _notes(path: Path) -> str:

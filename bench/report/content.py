@@ -77,6 +77,25 @@ class Picture:
     svg: str = ""
 
 
+@dataclass(frozen=True)
+class Chapter:
+    """A part of a report that does not come from its records, such as their history.
+
+    Attributes:
+        title: Above it, as a person typed it.
+        words: Paragraphs, as safe Markdown.
+        picture: Which lies in the report's folder.
+        tables: What is shown.
+        command: What makes it again.
+    """
+
+    title: str
+    words: list[str]
+    picture: Picture
+    tables: list[Table]
+    command: str
+
+
 @dataclass
 class Footnotes:
     """Numbered notes under one table; equal texts share a number."""

@@ -1,10 +1,12 @@
 """The look that all pictures share, and how they become files, of the same bytes each time."""
 
+import html
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,31 @@ def inline(figure: Figure, description: str, name: str) -> str:
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, f"var(--{variable}, {colour})")
     return re.sub(r"\s*\n\s*", "\n", text).strip()
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a value stands in a figure, as a part of its width and height from the upper left."""
+
+    x: float
+    y: float
+    words: str
+
+
+def with_spots(svg: str, spots: list[Spot]) -> str:
+    """The picture with a mark on each value that shows its words, by mouse and by keyboard."""
+    found = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg)
+    assert found is not None
+    width, height = map(float, found.groups())
+    marks = []
+    for number, spot in enumerate(spots):
+        words = html.escape(spot.words)
+        marks.append(
+            f'<circle class="spot" cx="{spot.x * width:.2f}" cy="{spot.y * height:.2f}" r="6" '
+            f'fill="transparent" tabindex="{-1 if number else 0}" role="img" aria-label="{words}">'
+            f"<title>{words}</title></circle>"
+        )
+    return svg.removesuffix("</svg>") + "\n".join(["", *marks, "</svg>"])
 
 
 VARIABLES = {

@@ -18,7 +18,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from bench.report.ink import GREY, INK, QUIET
+from bench.report.ink import GREY, INK, QUIET, Spot
 from bench.report.layout import PANEL, Layout, spread
 from bench.report.markdown import Scale, calls, digits
 from bench.report.panels import NFE, Axis, Panel, shows
@@ -94,15 +94,6 @@ def _values(panels: list[Panel]) -> list[float]:
     values += [panel.exact.mean for panel in panels if panel.exact]
     values += [pair.value for panel in panels for pair in panel.published]
     return values + [flow.value.mean for panel in panels for flow in panel.flows]
-
-
-@dataclass(frozen=True)
-class Spot:
-    """Where a value stands in a figure, as a part of its width and height from the upper left."""
-
-    x: float
-    y: float
-    words: str
 
 
 def spots(figure: Figure, panels: list[Panel]) -> list[Spot]:

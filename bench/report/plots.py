@@ -1,7 +1,5 @@
 """The pictures of a report and their captions."""
 
-import html
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pandas as pd
 from bench.report import frame, heat, ink, lines, yardstick
 from bench.report.content import Picture
 from bench.report.frame import Study
-from bench.report.lines import FRONT, INTERVAL, Spot
+from bench.report.lines import FRONT, INTERVAL
 from bench.report.panels import NFE, SECONDS, Axis, Panel, arrange, shows
 from bench.report.pooled import Pooled
 from bench.report.yardstick import Yardstick
@@ -64,7 +62,7 @@ def _against(axis: Axis, study: Study, metric: str, stick: Yardstick, path: Path
     with ink.style():
         figure = lines.figure(panels, metric, axis)
         ink.save(figure, path, alt)
-        svg = _with_spots(ink.inline(figure, alt, path.name), lines.spots(figure, panels))
+        svg = ink.with_spots(ink.inline(figure, alt, path.name), lines.spots(figure, panels))
     return Picture(
         f"{path.name}.svg", _caption(panels, stick, _below(study, metric), axis), alt, svg
     )
@@ -85,22 +83,6 @@ def _over_eta(study: Study, metric: str, stick: Yardstick, path: Path) -> Pictur
         "empty place is a cell without a value above zero."
     )
     return Picture(f"{path.name}.svg", caption, alt, svg)
-
-
-def _with_spots(svg: str, spots: list[Spot]) -> str:
-    """The picture with a mark on each value that shows its words, by mouse and by keyboard."""
-    found = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', svg)
-    assert found is not None
-    width, height = map(float, found.groups())
-    marks = []
-    for number, spot in enumerate(spots):
-        words = html.escape(spot.words)
-        marks.append(
-            f'<circle class="spot" cx="{spot.x * width:.2f}" cy="{spot.y * height:.2f}" r="6" '
-            f'fill="transparent" tabindex="{-1 if number else 0}" role="img" aria-label="{words}">'
-            f"<title>{words}</title></circle>"
-        )
-    return svg.removesuffix("</svg>") + "\n".join(["", *marks, "</svg>"])
 
 
 def _below(study: Study, metric: str) -> int:

@@ -1,12 +1,13 @@
 """What the numbers were made from and with, and the commands that make them again."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from bench.report import yardstick
-from bench.report.content import Table, places
+from bench.report.beside import model_id
+from bench.report.content import Chapter, Table, places
 from bench.report.frame import Study
 from bench.report.markdown import count, digits
 from bench.report.names import EXACT, plain
@@ -59,16 +60,37 @@ def origins(study: Study) -> Table:
     return Table("", ["", ""], told, left=2, name="provenance")
 
 
-def commands(study: Study) -> list[str]:
-    """What to type to compute each sweep and to write this report; empty if not all are known."""
-    files = [shlex.quote(_printable(sweep.file)) for sweep in study.sweeps if sweep.file]
+def commands(study: Study, chapters: Sequence[Chapter] = ()) -> dict[str, list[str]]:
+    """What to type to make each part of a report again; empty if not all sweep files are known."""
+    files = [_word(sweep.file) for sweep in study.sweeps if sweep.file]
     if len(files) < len(study.sweeps):
-        return []
-    return [*(f"bench run {file}" for file in files), f"bench report {' '.join(files)}"]
+        return {}
+    found = {
+        "Every value (what has a record is not computed again)": [
+            f"bench run {file}" for file in files
+        ],
+        "Words, tables and pictures, from the records": [f"bench report {' '.join(files)}"],
+        "One value alone, and whether it is the same; KEY stands in table.csv and All cells": [
+            command
+            for file, sweep in zip(files, study.sweeps, strict=True)
+            for command in (
+                f"bench run {file} --cell KEY --results again",
+                f"bench compare results/{_word(sweep.name)} again/{_word(sweep.name)}",
+            )
+        ],
+        "The images of a cell": [
+            f"bench export {file} KEY --to npz --out images.npz" for file in files
+        ],
+    }
+    networks = dict.fromkeys(filter(None, map(model_id, study.settings)))
+    if networks:
+        found["What papers report"] = [f"bench published model={name}" for name in networks]
+    return found | {chapter.title: [chapter.command] for chapter in chapters}
 
 
-def _printable(file: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in file)
+def _word(text: str) -> str:
+    """A text as one word of a command line."""
+    return shlex.quote("".join(c if c.isprintable() else "?" for c in text))
 
 
 def _compute(cells: pd.DataFrame) -> str:

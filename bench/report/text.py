@@ -1,10 +1,10 @@
 """report.md: the report for a repository's page."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bench.report import frame, provenance
 from bench.report.captions import caption
-from bench.report.content import Picture, Table
+from bench.report.content import Chapter, Picture, Table
 from bench.report.frame import Study
 from bench.report.markdown import Scale, count, escape, render
 from bench.report.names import rivals
@@ -20,6 +20,7 @@ def report(
     plots: Mapping[str, Pictures],
     samples: Picture,
     notes: str = "",
+    chapters: Sequence[Chapter] = (),
 ) -> str:
     """The whole of report.md.
 
@@ -29,6 +30,7 @@ def report(
         plots: The pictures of each metric.
         samples: The picture of samples.
         notes: An author's, in Markdown.
+        chapters: What is added to it.
     """
     blocks = [f"# {escape(study.title)}", lead(study)]
     if notes:
@@ -39,11 +41,19 @@ def report(
             *_metric(of(study, metric), found[metric], plots[metric]),
         ]
     blocks += ["## Samples", *_image(samples)]
+    for each in chapters:
+        blocks += [f"## {escape(each.title)}", *chapter(each)]
     blocks += ["## Configurations", *(_blocks(provenance.configurations(study)) or ["None."])]
     blocks += ["## Provenance", render(provenance.origins(study))]
-    if commands := provenance.commands(study):
-        blocks += ["To reproduce it:", "\n".join(["```", *commands, "```"])]
+    if commands := provenance.commands(study, chapters):
+        blocks += ["To reproduce it:", _commands(commands)]
     return "\n\n".join(blocks) + "\n"
+
+
+def chapter(found: Chapter) -> list[str]:
+    """Without its title."""
+    picture = _image(found.picture) if found.picture.file else []
+    return [*found.words, *picture, *_blocks(found.tables)]
 
 
 def lead(study: Study) -> str:
@@ -104,6 +114,13 @@ def _blocks(found: Iterable[Table]) -> list[str]:
 def _image(picture: Picture, before: str = "") -> list[str]:
     drawn = [f"![{escape(picture.alt)}]({picture.file})"] if picture.file else []
     return [*drawn, f"*{f'{before} {picture.caption}'.strip()}*"]
+
+
+def _commands(found: Mapping[str, list[str]]) -> str:
+    lines = ["```sh"]
+    for part, commands in found.items():
+        lines += [f"# {part}", *commands]
+    return "\n".join([*lines, "```"])
 
 
 def _bullets(sentences: Iterable[str]) -> str:

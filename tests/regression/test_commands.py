@@ -44,7 +44,7 @@ def test_compare_with_what_is_not_there(
     assert said.err.startswith('"nothing" is neither a results folder nor a revision')
 
 
-def test_history_prints_and_writes(
+def test_history_prints_and_reports_draw_it(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -54,9 +54,11 @@ def test_history_prints_and_writes(
     put_all(folder, [4.0, 4.01, 5.0, 5.01])
     said = bench(capsys, "history", "results/tiny")
     assert said.code == 0, said.err
-    assert "step at `" in said.out
-    assert said.out.endswith("Written: reports/tiny/history.md\n")
-    assert Path("reports/tiny/history.svg").is_file()
+    assert "step at " in said.out
+    said = bench(capsys, "report", "results/tiny", "--history")
+    assert said.code == 0, said.err
+    assert Path("reports/tiny/history-1.svg").is_file()
+    assert "## History of tiny" in Path("reports/tiny/report.md").read_text("utf-8")
     facts = json.loads(bench(capsys, "history", "results/tiny", "--json").out)
     assert len(facts["commits"]) == 4
     (tmp_path / "results" / "new").mkdir()

@@ -1,6 +1,8 @@
 """Two revisions of a small repository, each in a worktree of its own."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,31 @@ def test_a_worktree_that_a_killed_process_left_is_replaced(repository: Path, swe
     with pytest.raises(ResultError, match="does not run"):
         results_of("main", sweep)
     assert not left.exists()
+
+
+def test_two_at_once_take_turns(
+    repository: Path, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(repository, "First")
+    inside: list[int] = []
+
+    def run(name: str, code: Path, sweep: Path, folder: Path) -> None:
+        inside.append(1)
+        assert len(inside) == 1
+        time.sleep(0.5)
+        assert code.is_dir()
+        inside.pop()
+
+    monkeypatch.setattr(revisions, "_run", run)
+    said: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(results_of, "main", sweep, say=said.append)
+        while not inside:
+            time.sleep(0.01)
+        second = pool.submit(results_of, "HEAD", sweep, say=said.append)
+        assert first.result()[0] == second.result()[0]
+    (waited,) = (line for line in said if line.endswith("is at it; waiting …"))
+    assert waited.startswith(f"HEAD ({git(repository, 'rev-parse', 'HEAD')[:8]}): process ")
 
 
 def test_outside_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,9 +242,9 @@ def test_several_sweeps_make_one_report(tmp_path: Path) -> None:
         "Sweeps **first**, **second**: 2 samplers in 2 configurations; 5 of 5 cells done" in found
     )
     assert "| NFE | ddim | heun |" in found
-    commands = ["run sweeps/first.yaml", "run sweeps/second.yaml"]
-    commands.append("report sweeps/first.yaml sweeps/second.yaml")
-    assert "".join(f"bench {command}\n" for command in commands) in found
+    assert "\nbench run sweeps/first.yaml\nbench run sweeps/second.yaml\n" in found
+    assert "\nbench report sweeps/first.yaml sweeps/second.yaml\n" in found
+    assert "\nbench compare results/second again/second\n" in found
     check_safe(Page(path.with_name("report.html")))
 
 

@@ -227,7 +227,8 @@ def test_text_of_people_stays_text(tmp_path: Path) -> None:
     fences = [number for number, line in enumerate(found.splitlines()) if line.startswith("```")]
     assert len(fences) == 2  # one block, of the commands, in which nothing needs escaping
     assert "<script" not in "\n".join(found.splitlines()[: fences[0]])
-    headings = [line for line in found.splitlines() if line.startswith("#")]
+    outside = found.splitlines()[: fences[0]]
+    headings = [line for line in outside if line.startswith("#")]
     assert [line.split()[0] for line in headings] == ["#", "##", "##", "##", "##"]
     shown = "Ünï, &lt;script&gt;alert(1)&lt;/script&gt; \\| \\`c\\` \\`\\`\\` \\#\\# x"
     assert headings[0] == f"# {shown}"

@@ -12,7 +12,7 @@ import hashlib
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from bench.report import ink, provenance, text
-from bench.report.content import HOLE, Picture, Place, Table
+from bench.report.content import HOLE, Chapter, Picture, Place, Table
 from bench.report.frame import Study
 from bench.report.markdown import calls, digits
 from bench.report.names import EXACT, plain
@@ -43,6 +43,7 @@ def render(
     samples: Picture,
     out: Path,
     notes: str = "",
+    chapters: Sequence[Chapter] = (),
 ) -> str:
     """The whole of report.html.
 
@@ -53,6 +54,7 @@ def render(
         samples: The picture of samples, which lies in `out` if it has a file.
         out: The report's folder.
         notes: An author's, in Markdown.
+        chapters: What is added to it.
     """
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -68,10 +70,11 @@ def render(
             for number, metric in enumerate(study.metrics)
         ],
         samples=_samples(samples, out),
+        chapters=[_chapter(each, number) for number, each in enumerate(chapters)],
         cells=cells(study),
         configurations=list(provenance.configurations(study)),
         origins=provenance.origins(study),
-        commands=provenance.commands(study),
+        commands=provenance.commands(study, chapters),
         folded=text.FOLDED,
         kinds=ink.KINDS,
         exact=_exact,
@@ -101,11 +104,12 @@ def cells(study: Study) -> Table:
             error = cell.get(f"error.{metric}")
             row.append(Place("" if error is None or pd.isna(error) else f"{error:.2g}"))
         seconds = cell["seconds"]
-        rows.append([*row, Place("" if pd.isna(seconds) else digits(seconds))])
+        took = Place("" if pd.isna(seconds) else digits(seconds))
+        rows.append([*row, took, Place(str(cell["key"]))])
     header = ["Configuration", "Spacing", "State", "Steps", "NFE", "Seed", "Images"]
     for metric in study.metrics:
         header += [metric, "± one error"]
-    return Table("", [*header, "Seconds"], rows, left=3, name="all cells")
+    return Table("", [*header, "Seconds", "Key"], rows, left=3, name="all cells")
 
 
 def _status(cell: "pd.Series[Any]") -> str:
@@ -125,15 +129,7 @@ def _metric(name: str, number: int, parts: list[Part], plots: Pictures) -> dict[
         "ident": ident,
         "none": _inline(plots.nfe.caption),
         "pictures": [
-            {
-                "ident": f"{ident}-{place}",
-                "tab": tab,
-                "alt": picture.alt,
-                "stem": picture.file.removesuffix(".svg"),
-                "caption": _inline(picture.caption),
-                "svg": Markup(picture.svg),
-                "wide": _width(picture.svg),
-            }
+            _picture(picture, f"{ident}-{place}") | {"tab": tab}
             for place, (tab, picture) in enumerate(named.items())
             if picture.file
         ],
@@ -148,6 +144,29 @@ def _metric(name: str, number: int, parts: list[Part], plots: Pictures) -> dict[
             }
             for part in parts
         ],
+    }
+
+
+def _chapter(found: Chapter, number: int) -> dict[str, Any]:
+    ident = f"chapter-{number}"
+    return {
+        "title": found.title,
+        "ident": ident,
+        "words": Markup(_MARKDOWN.render("\n\n".join(found.words))),
+        "pictures": [_picture(found.picture, f"{ident}-0")] if found.picture.file else [],
+        "tables": found.tables,
+    }
+
+
+def _picture(picture: Picture, ident: str) -> dict[str, Any]:
+    assert picture.file is not None
+    return {
+        "ident": ident,
+        "alt": picture.alt,
+        "stem": picture.file.removesuffix(".svg"),
+        "caption": _inline(picture.caption),
+        "svg": Markup(picture.svg),
+        "wide": _width(picture.svg),
     }
 
 
