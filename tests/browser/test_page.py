@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from bench.regression.changes import story
+from bench.regression.history import Commit, History, Point, Series
+from bench.regression.history_chapter import chapter
 from bench.report import build
 from tests.report import records
 
@@ -61,7 +64,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     records.keep_samples(folder / "r", cells)
-    return build(folder / "r", folder / "out").with_name("report.html")
+    out = folder / "out"
+    return build(folder / "r", out, [chapter(past(), out, 1, "tiny.yaml")]).with_name("report.html")
+
+
+def past() -> History:
+    """Of a series with a step, and of one in which nothing happened."""
+    commits = tuple(Commit(f"{n:08x}", f"2026-01-{n + 1:02d}", f"Change {n}") for n in range(9))
+    series = []
+    for label, step in (("ddim 10", 0.0), ("ddim 20", 0.5)):
+        values = [4 + 0.02 * (n % 3) + step * (n > 4) for n in range(9)]
+        points = tuple(Point(n, value, 0.05, n == 5) for n, value in enumerate(values))
+        told = story(values, [0.05] * 9, 2)
+        series.append(Series(label, "fd_cifar", points, 0, told))
+    return History("tiny", commits, tuple(series))
 
 
 def look(browser: Any, page: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> None:
@@ -204,10 +220,25 @@ def test_values_of_the_plot_show_by_pointer_and_by_keyboard(browser: Any, page: 
     assert run(browser, under, spots[5]) in ("use true", "path true")
 
 
+def test_the_history_has_its_values_too(browser: Any, page: Path) -> None:
+    from selenium.webdriver import ActionChains
+
+    look(browser, page)
+    spots = browser.find_elements("css selector", ".chapter .spot")
+    assert len(spots) == 18
+    run(browser, "arguments[0].scrollIntoView({block: 'center'})", spots[5])
+    ActionChains(browser).move_to_element(spots[5]).perform()
+    tip = browser.find_element("id", "tip").text
+    assert tip == "ddim 20 at 00000005 (2026-01-06, Change 5): 4.540 ± 0.050"
+    said = browser.find_element("css selector", ".chapter table").text
+    assert "step at 00000005 (2026-01-06, Change 5)" in said
+    shoot(browser, "history")
+
+
 def test_one_metric_and_one_picture_at_a_time(browser: Any, page: Path) -> None:
     look(browser, page)
     assert run(browser, SHOWN, ".metric") == 1
-    assert run(browser, SHOWN, ".plots .plot") == 1
+    assert run(browser, SHOWN, ".metric .plots .plot") == 1
     first = browser.find_element("css selector", ".metric:not([hidden]) h2").text
     choose = """const list = document.getElementById('metric');
         list.selectedIndex = 1; list.dispatchEvent(new Event('change'))"""
@@ -220,7 +251,7 @@ def test_one_metric_and_one_picture_at_a_time(browser: Any, page: Path) -> None:
         tab.click()
         panel = browser.find_element("id", tab.get_attribute("aria-controls"))
         assert panel.is_displayed()
-        assert run(browser, SHOWN, ".plots .plot") == 1
+        assert run(browser, SHOWN, ".metric .plots .plot") == 1
         run(browser, "arguments[0].scrollIntoView()", tab)
         shoot(browser, f"tab-{tab.text.split()[-1]}")
 
@@ -252,7 +283,7 @@ def test_print_shows_everything_on_white(browser: Any, page: Path) -> None:
     look(browser, page, scheme="dark")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert run(browser, SHOWN, ".metric") == 2
-    assert run(browser, SHOWN, ".plots .plot") == 6
+    assert run(browser, SHOWN, ".metric .plots .plot") == 6
     assert run(browser, SHOWN, ".bar, .filter, .tabs") == 0
     assert (
         run(browser, "return getComputedStyle(document.body).backgroundColor")
