@@ -76,15 +76,17 @@ def figure(panels: list[Panel], metric: str, axis: Axis = NFE) -> Figure:
         axes = made.add_axes(layout.place(row, column, wide=len(panel.quiet) > 0))
         axes.set(xscale="log", yscale="log", ylim=(low, high))
         axes.set_xlim(ran.min() / 1.25, max([ran.max(), *ticks[-1:]]) * 1.25)
+        # Before anything is drawn: seaborn makes every tick that there is by then, which takes long.
+        _axes(axes, ticks, math.log10(high / low))
         _quiet(axes, panel, unit)
         ends = [*_references(axes, panel, scale), *_front(axes, panel, unit)]
         ends += _published(axes, panel, unit)
         _label(axes, ends + _draw(axes, panel, looks, unit))
-        _axes(axes, ticks, math.log10(high / low))
         lowest = (row + 1, column) not in layout.cells
         axes.set_xlabel(axis.label if lowest else "")
         axes.set_ylabel(f"{metric} {scale.words}".strip() if column == 0 else "")
-        axes.set_title(panel.title, loc="left", color=INK, fontsize="medium")
+        # At a height that is told: else each drawing looks for one.
+        axes.set_title(panel.title, loc="left", color=INK, fontsize="medium", y=1.0)
     return made
 
 
