@@ -25,6 +25,7 @@ from bench.samplers import REGISTRY
 from bench.sampling import Sampling
 from bench.sweep import Cell, Sweep
 from tests import fakes
+from tests.models.test_diffusers import write_folder
 
 
 @pytest.fixture(autouse=True)
@@ -535,10 +536,16 @@ def test_exact_row_draws_from_the_model(sweep: Sweep, tmp_path: Path) -> None:
         Sampling(exact, network, 32, "cpu").chunk(0, range(32), {})
 
 
-def test_batch_sizes_give_the_same_images() -> None:
-    """On the shipped model: 99.9 % of the pixels to 1e-4, before rounding."""
+@pytest.mark.parametrize("network", [False, True], ids=["shipped-mixture", "network"])
+def test_batch_sizes_and_slices_give_the_same_images(tmp_path: Path, network: bool) -> None:
+    """99.9 % of the pixels to 1e-4 in float32, before rounding."""
+    description: dict[str, Any] = {"kind": "mixture", "name": "cifar10-mixture"}
+    if network:
+        unet = {"sample_size": 32, "block_out_channels": (16, 32)}
+        description = {"kind": "diffusers", "path": str(write_folder(tmp_path, unet=unet))}
+    count = 64 if network else 500
     cell = Cell(
-        model=models.describe("cifar10-mixture").canonical(),
+        model=models.describe(description).canonical(),
         sampler="ddim",
         params={"eta": 1.0},
         spacing="uniform",
@@ -546,20 +553,23 @@ def test_batch_sizes_give_the_same_images() -> None:
         steps=5,
         final="zero",
         seed=3,
-        samples=500,
+        samples=count,
     )
     cell = replace(cell, params=REGISTRY["ddim"].complete(cell.params))
     model = models.load(models.describe(cell.model), "cpu")
 
-    def images(batch: int) -> torch.Tensor:
+    def images(batch: int, begin: int = 0) -> torch.Tensor:
         sampling = Sampling(cell, model, batch, "cpu")
-        return torch.cat([sampling._sample(b)[0] for b in sampling._batches(range(500))])
+        batches = sampling._batches(range(begin, count))
+        return torch.cat([sampling._sample(batch)[0] for batch in batches])
 
     with pinned(1), torch.no_grad():
-        by_500, by_100, by_32 = images(500), images(100), images(32)
-    for other in (by_100, by_32):
-        assert ((other - by_500).abs() <= 1e-4).double().mean() >= 0.999
-    assert by_500.std() > 0.1
+        whole, *others = (images(batch) for batch in (count, 32, 20))
+        of_slice = images(32, begin=32)
+    for other in others:
+        assert ((other - whole).abs() <= 1e-4).double().mean() >= 0.999
+    assert torch.equal(of_slice, others[0][32:])
+    assert whole.std() > 0.1
 
 
 def test_batch_sizes_give_the_same_metrics(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,19 +285,20 @@ for finding in findings(sys.argv[1]):
 
 def wrong_findings(defect: Defect, *, first: bool = False) -> list[str]:
     """What the certificate says is wrong with the defect planted, or the first of it."""
-    return list(dict.fromkeys(ask(defect, _ASK, defect.name, *(["first"] if first else []))))
+    return list(dict.fromkeys(ask([defect], _ASK, defect.name, *(["first"] if first else []))))
 
 
-def ask(defect: Defect, code: str, *words: str) -> list[str]:
-    """The lines that code prints where the package has the defect."""
+def ask(planted: Sequence[Defect], code: str, *words: str) -> list[str]:
+    """The lines that code prints where the package has the defects."""
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "bench"
         shutil.copytree(ROOT / "bench", package, ignore=shutil.ignore_patterns("assets", "*.pyc"))
         (package / "assets").symlink_to(ROOT / "bench" / "assets")
-        file = package / defect.file
-        source = file.read_text("utf-8")
-        assert source.count(defect.old) == 1, f"{defect.file} has not one of: {defect.old}"
-        file.write_text(source.replace(defect.old, defect.new), "utf-8")
+        for defect in planted:
+            file = package / defect.file
+            source = file.read_text("utf-8")
+            assert source.count(defect.old) == 1, f"{defect.file} has not one of: {defect.old}"
+            file.write_text(source.replace(defect.old, defect.new), "utf-8")
         run = subprocess.run(
             [sys.executable, "-c", code, *words],
             cwd=folder,
@@ -306,7 +308,7 @@ def ask(defect: Defect, code: str, *words: str) -> list[str]:
             check=False,
         )
     if run.returncode:
-        raise RuntimeError(f"{defect.what}: {run.stderr}")
+        raise RuntimeError(f"{', '.join(each.what for each in planted)}: {run.stderr}")
     return run.stdout.splitlines()
 
 

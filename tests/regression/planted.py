@@ -4,8 +4,8 @@
 
 Of each defect of tests/certify/defects.py the fingerprint has to name the sampler that it is in, or
 what all samplers stand on where it is in the grids; of a refactoring it has to say nothing. Prints
-a row for each and exits with the number of those where it does not. With words, only those whose
-row has one of them.
+a row for each, and one for all refactorings at once, and exits with the number of those where it
+does not. With words, only those whose row has one of them.
 """
 
 import json
@@ -125,7 +125,7 @@ print(json.dumps([named, found.rounding]))
 """
 
 
-def named_by(planted: Defect) -> tuple[dict[str, float | None], float]:
+def named_by(*planted: Defect) -> tuple[dict[str, float | None], float]:
     """What the fingerprint names, with the largest change of each, and what it calls rounding."""
     named, rounding = json.loads(ask(planted, _ASK)[-1])
     return named, rounding
@@ -141,23 +141,21 @@ def is_right(defect: Defect, named: dict[str, float | None]) -> bool:
 def main(words: list[str]) -> int:
     """Plants them and prints what came of it; how often that is wrong."""
     wrong = 0
-    every = [(d, True) for d in DEFECTS] + [(d, False) for d in REFACTORINGS]
-    chosen = [
-        (d, is_defect)
-        for d, is_defect in every
-        if not words or any(w in f"{d.name} {d.what}" for w in words)
-    ]
+    every = [(d.name, d.what, [d]) for d in [*DEFECTS, *REFACTORINGS]]
+    every.append(("all", "refactorings at once", REFACTORINGS))
+    chosen = [row for row in every if not words or any(w in f"{row[0]} {row[1]}" for w in words)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        answers = pool.map(named_by, [d for d, _ in chosen])
-        for (planted, is_defect), (named, rounding) in zip(chosen, answers, strict=True):
-            good = is_right(planted, named) if is_defect else not named
+        answers = pool.map(lambda row: named_by(*row[2]), chosen)
+        for (name, what, planted), (named, rounding) in zip(chosen, answers, strict=True):
+            is_defect = planted[0] in DEFECTS
+            good = is_right(planted[0], named) if is_defect else not named
             wrong += not good
             said = ", ".join(
-                f"{name} by {size:.1g}" if size is not None else name
-                for name, size in named.items()
+                f"{each} by {size:.1g}" if size is not None else each
+                for each, size in named.items()
             )
             kind = "defect" if is_defect else "refactoring"
-            row = [planted.name, planted.what, kind, said or f"nothing ({rounding:.0e})"]
+            row = [name, what, kind, said or f"nothing ({rounding:.0e})"]
             print(f"| {' | '.join(row)} |{'' if good else ' WRONG'}", flush=True)
     print(f"{len(chosen) - wrong} of {len(chosen)} right")
     return wrong
