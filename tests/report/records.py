@@ -270,3 +270,19 @@ def zoo(steps: Iterable[int] = (5, 10, 20)) -> list[Cell]:
     for spacing in ("logsnr", "uniform"):
         cells.append(Cell("exact-flow", 10, {"tolerance": 1e-4}, spacing, counted=52.5))
     return cells
+
+
+def make_large(folder: Path) -> Path:
+    """Results of 2,001 cells: 100 configurations of five samplers at 2 to 21 steps."""
+    cells = [exact()]
+    for place in range(100):
+        params = {"order": place % 3 + 1, "eta": place / 100}
+        spacing = ("uniform", "logsnr", "quadratic", "karras")[place % 4]
+        name = ("ddim", "heun", "deis", "unipc", "dpm-solver++")[place % 5]
+        cells += [Cell(name, n, params, spacing) for n in range(2, 22)]
+    return make(
+        folder,
+        cells,
+        families=FAMILIES,
+        of=lambda cell: record(cell, error=quality(cell) / 50),
+    )
