@@ -28,6 +28,8 @@ _WIDE, _HIGH = 3.6, 1.75
 """Of a panel, in inches."""
 _LEFT, _TOP, _BOTTOM = 0.75, 0.55, 0.35
 """Of the room around it."""
+_LETTERS = 54
+"""Of a title, that fit above a panel."""
 _VALUE, _EVENT = "#0173b2", "#d55e00"
 
 
@@ -114,7 +116,9 @@ def _panel(axes: Axes, series: Series, commits: tuple[Commit, ...]) -> None:
         for place in series.story.outliers:
             axes.plot(x[place], values[place], "x", color=_EVENT, markersize=10, zorder=4)
     told = f"{series.metric} {scale.words}".strip()
-    axes.set_title(f"{series.label}\n{told}", fontsize="small", loc="left")
+    label = series.label
+    label = label if len(label) <= _LETTERS else f"{label[: _LETTERS - 1]}…"
+    axes.set_title(f"{label}\n{told}", fontsize="small", loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set_xlim(-0.5, len(commits) - 0.5)
