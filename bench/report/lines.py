@@ -76,7 +76,7 @@ def figure(panels: list[Panel], metric: str, axis: Axis = NFE) -> Figure:
         axes = made.add_axes(layout.place(row, column, wide=len(panel.quiet) > 0))
         axes.set(xscale="log", yscale="log", ylim=(low, high))
         axes.set_xlim(ran.min() / 1.25, max([ran.max(), *ticks[-1:]]) * 1.25)
-        # Before anything is drawn: seaborn makes every tick that there is by then, which takes long.
+        # Before anything is drawn: seaborn makes the ticks that there are by then, which is slow.
         _axes(axes, ticks, math.log10(high / low))
         _quiet(axes, panel, unit)
         ends = [*_references(axes, panel, scale), *_front(axes, panel, unit)]
