@@ -396,7 +396,7 @@ def report(
         from bench.regression import history_chapter
 
         chapters = [
-            history_chapter.chapter(histories.read(folder), out, number, f"{path}")
-            for number, (folder, path) in enumerate(zip(folders, paths, strict=True), 1)
+            history_chapter.chapter(histories.read(folder), out, number)
+            for number, folder in enumerate(folders, 1)
         ]
     build_report(make_console(), folders, out, chapters)

@@ -1,7 +1,6 @@
 """A history as a chapter of a report: in words, and drawn."""
 
 import math
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,13 @@ _LETTERS = 54
 _VALUE, _EVENT = "#0173b2", "#d55e00"
 
 
-def chapter(history: History, out: Path, number: int, source: str) -> Chapter:
+def chapter(history: History, out: Path, number: int) -> Chapter:
     """The chapter of a report; its picture is drawn into `out`.
 
     Args:
         history: Of one sweep.
         out: The folder of the report, made if need be.
         number: Which history of the report it is, from 1.
-        source: The sweep file, or the results folder, as a person named it.
 
     Raises:
         ResultError: The picture cannot be written.
@@ -50,7 +48,7 @@ def chapter(history: History, out: Path, number: int, source: str) -> Chapter:
         words=history_text.words(history),
         picture=_picture(history, out / f"history-{number}"),
         tables=history_text.tables(history),
-        command=f"bench history {shlex.quote(source)}",
+        option="--history",
     )
 
 

@@ -86,14 +86,14 @@ class Chapter:
         words: Paragraphs, as safe Markdown.
         picture: Which lies in the report's folder.
         tables: What is shown.
-        command: What makes it again.
+        option: Of `bench report`, that adds it.
     """
 
     title: str
     words: list[str]
     picture: Picture
     tables: list[Table]
-    command: str
+    option: str
 
 
 @dataclass

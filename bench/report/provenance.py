@@ -65,11 +65,14 @@ def commands(study: Study, chapters: Sequence[Chapter] = ()) -> dict[str, list[s
     files = [_word(sweep.file) for sweep in study.sweeps if sweep.file]
     if len(files) < len(study.sweeps):
         return {}
+    options = dict.fromkeys(chapter.option for chapter in chapters)
     found = {
         "Every value (what has a record is not computed again)": [
             f"bench run {file}" for file in files
         ],
-        "Words, tables and pictures, from the records": [f"bench report {' '.join(files)}"],
+        "Words, tables and pictures, from the records": [
+            " ".join(["bench report", *files, *options])
+        ],
         "One value alone, and whether it is the same; KEY stands in table.csv and All cells": [
             command
             for file, sweep in zip(files, study.sweeps, strict=True)
@@ -85,7 +88,7 @@ def commands(study: Study, chapters: Sequence[Chapter] = ()) -> dict[str, list[s
     networks = dict.fromkeys(filter(None, map(model_id, study.settings)))
     if networks:
         found["What papers report"] = [f"bench published model={name}" for name in networks]
-    return found | {chapter.title: [chapter.command] for chapter in chapters}
+    return found
 
 
 def _word(text: str) -> str:

@@ -65,7 +65,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     records.keep_samples(folder / "r", cells)
     out = folder / "out"
-    return build(folder / "r", out, [chapter(past(), out, 1, "tiny.yaml")]).with_name("report.html")
+    return build(folder / "r", out, [chapter(past(), out, 1)]).with_name("report.html")
 
 
 def past() -> History:
