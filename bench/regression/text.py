@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bench.regression.compare import PAIRED, Comparison, Row
 from bench.regression.verdicts import BETTER, SAME, UNDECIDED, WORSE
@@ -161,20 +161,26 @@ def _remarks(comparison: Comparison, moving: int) -> Iterator[str]:
             f"together (Holm); a regression is also beyond {limit} of the value. ± 95 % is for all "
             "of them, too. × floor is the base over exact draws of the model, the least there is."
         )
-    notes: dict[str, list[str]] = {}
-    for row in comparison.rows:
-        for note in row.notes:
-            notes.setdefault(note, []).append(row.label)
-    for note, labels in notes.items():
-        yield f"{note[0].upper()}{note[1:]}: {listed(list(dict.fromkeys(labels)))}."
+    notes = [(row.label, note) for row in comparison.rows for note in row.notes]
+    for note, labels in _grouped(notes):
+        yield f"{note[0].upper()}{note[1:]}: {listed(labels)}."
     yield from comparison.said
     for label, why in comparison.broken:
         yield f"{label} fails now: {why}"
-    for label, why in comparison.left_out:
-        yield f"{label} was not compared: {why}"
+    for why, labels in _grouped(comparison.left_out):
+        yield f"{_plural(len(labels), 'cell')} not compared, {listed(labels)}: {why}"
     for count, name in zip(comparison.only, (comparison.base, comparison.head), strict=True):
         if count:
             yield f"{_plural(count, 'cell')} only in {name}."
+
+
+def _grouped(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """What is said of cells, with the different cells that it is said of, from pairs of both."""
+    groups: dict[str, list[str]] = {}
+    for label, words in found:
+        groups.setdefault(words, []).append(label)
+    for words, labels in groups.items():
+        yield words, list(dict.fromkeys(labels))
 
 
 def _named(row: Row) -> str:

@@ -13,6 +13,7 @@ import yaml
 from tests.benchmarks.planted_bug import FILE, RIGHT, WRONG
 from tests.certify.defects import ROOT
 from tests.regression.repository import commit, git
+from tests.test_cli import bench, commands
 
 WORKFLOW = ROOT / ".github" / "workflows" / "regression.yml"
 SWEEP = """\
@@ -45,6 +46,36 @@ def steps() -> dict[str, dict[str, Any]]:
     """The steps with a command, by name."""
     (job,) = yaml.safe_load(WORKFLOW.read_text("utf-8"))["jobs"].values()
     return {step["name"]: step for step in job["steps"] if "run" in step}
+
+
+def lines() -> list[str]:
+    """The lines of all commands."""
+    return [line for step in steps().values() for line in step["run"].splitlines()]
+
+
+def test_it_runs_on_pull_requests_and_may_comment() -> None:
+    flow = yaml.safe_load(WORKFLOW.read_text("utf-8"))
+    assert flow[True] == "pull_request"  # YAML takes "on" for a truth value
+    assert flow["permissions"] == {"contents": "read", "pull-requests": "write"}
+    (job,) = flow["jobs"].values()
+    (checkout,) = (s for s in job["steps"] if s.get("uses", "").startswith("actions/checkout"))
+    assert checkout["with"]["fetch-depth"] == 0
+
+
+def test_its_commands_exist_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    used = [line for line in lines() if re.search(r"\bbench (?!-)\w+", line)]
+    names = {m for line in used for m in re.findall(r"\bbench ([a-z]+)", line)}
+    assert names == {"fingerprint", "compare"} <= commands().keys()
+    for name in names:
+        told = bench(capsys, name, "--help").out
+        here = [line.split(f"bench {name}")[1] for line in used if f"bench {name}" in line]
+        for option in {o for line in here for o in re.findall(r"(--[a-z-]+)", line)}:
+            assert option in told, option
+
+
+def test_its_files_exist() -> None:
+    for path in re.findall(r"(?:sweeps|bench|docs)/[\w./-]+", "\n".join(lines())):
+        assert (ROOT / path.rstrip(".")).exists(), path
 
 
 @pytest.mark.slow
