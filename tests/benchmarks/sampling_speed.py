@@ -15,7 +15,6 @@ code 1 if a promise is broken.
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from bench.models.base import DTYPES
 from bench.numerics import pinned
 from bench.sampling import Sampling
 from bench.training.unet import Recipe
+from tests.benchmarks.inception_speed import processor
 
 FASTER, SLACK = 1.5, 0.03
 OWN = {"cpu": 0.02, "cuda": 0.03}
@@ -53,7 +53,7 @@ class Ours:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
-        description = {"kind": "diffusers", "path": "cifar10-unet", "dtype": given.dtype}
+        description = {"kind": "diffusers", "path": str(given.folder), "dtype": given.dtype}
         self.model = models.load(models.describe(description), given.device, compiled=given.compile)
 
     def __call__(self, images: int, steps: int) -> None:
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
-    where = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor()
+    where = torch.cuda.get_device_name() if given.device == "cuda" else processor()
     print(f"{where}, torch {torch.__version__}, {vars(given)}")
     with tempfile.TemporaryDirectory() as folder, pinned(given.threads):
         given.folder = Path(folder)
