@@ -110,7 +110,7 @@ def run(
     folder = folder.absolute()
     console = console or Console(quiet=True)
     interrupted = None
-    cells = [cell for cell in sweep.cells() if only is None or cell.key in only]
+    cells = _chosen(sweep, only)
     todo: Sequence[Cell] | None = None
     try:
         todo = _start(sweep, folder, cells, snapshot=snapshot, say=console.print).todo
@@ -174,9 +174,13 @@ def submit(
             f'{sweep.file}: the executor is "inline", which is the process of "bench run". To '
             'submit cells, write "launch: {executor: local}" or use --executor.'
         )
-    cells = [cell for cell in sweep.cells() if only is None or cell.key in only]
+    cells = _chosen(sweep, only)
     folder = folder.absolute()
     return _start(sweep, folder, cells, snapshot=snapshot, failed_only=failed_only, say=say)
+
+
+def _chosen(sweep: Sweep, only: Container[str] | None) -> list[Cell]:
+    return [cell for cell in sweep.cells() if only is None or cell.key in only]
 
 
 def _start(

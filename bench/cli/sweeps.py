@@ -219,14 +219,10 @@ def run(
 
     sweep = _sweep(file, executor)
     console = make_console()
-    summary = launch.run(
-        *(sweep, results / sweep.name),
-        only=_keys(sweep, cell),
-        console=console,
-        snapshot=snapshot,
-    )
-    _finish(console, summary, file)
     folder, out = results / sweep.name, reports / sweep.name
+    only = _keys(sweep, cell)
+    summary = launch.run(sweep, folder, only=only, console=console, snapshot=snapshot)
+    _finish(console, summary, file)
     if _up_to_date(out, folder):
         console.print(f"Report: {out / 'report.md'} (up to date)")
     else:
@@ -290,7 +286,8 @@ def _submit(
     console = make_console()
     folder = results / sweep.name
     made = launch.submit(
-        *(sweep, folder),
+        sweep,
+        folder,
         only=_keys(sweep, cells),
         snapshot=snapshot,
         failed_only=failed_only,

@@ -90,7 +90,7 @@ def build(folders: Path | Sequence[Path], out: Path, chapters: Sequence["Chapter
 
 def _tidy(out: Path, chapters: Sequence["Chapter"]) -> None:
     """Removes pictures of chapters that the report had and has no longer."""
-    kept = {f"{chapter.picture.file}".removesuffix(".svg") for chapter in chapters}
+    kept = {Path(chapter.picture.file).stem for chapter in chapters if chapter.picture.file}
     for path in sorted(out.glob("history-*.*")):
         if path.stem not in kept:
             path.unlink()
