@@ -1,6 +1,7 @@
 """Models: from a name or a short description in a sweep to a denoiser.
 
 model: cifar10-mixture
+model: cifar10-unet
 model: {kind: mixture, name: ./mine.safetensors, schedule: vp-cosine}
 model: {kind: consistency, of: cifar10-mixture, schedule: edm}
 model: {kind: diffusers, path: google/ddpm-cifar10-32, dtype: float32, time: real}
@@ -51,7 +52,9 @@ KEYS = {
     "edm": edm.KEYS,
     "torch": function.KEYS,
 }
-NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED}
+NAMES = {name: {"kind": "mixture", "name": name} for name in exact.SHIPPED} | {
+    name: {"kind": "diffusers", "path": name} for name in diffusers.SHIPPED
+}
 
 
 def describe(model: str | Mapping[str, Any]) -> ModelSpec:

@@ -60,6 +60,7 @@ KEYS = {
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 # Beside weights that `bench train unet` made: how, and their digest.
 CERTIFICATE = "certificate.json"
+SHIPPED = {"cifar10-unet": Path(__file__).parents[1] / "assets" / "cifar10-unet"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _COPY = (
     "Copy the checkpoint's folder (config.json, scheduler_config.json and "
@@ -212,8 +213,8 @@ def files(description: Mapping[str, Any]) -> ModelFiles:
     weights = _on_disk(path, _places("unet", *WEIGHTS), _revision(path, config))
     found = {"config.json": config, "scheduler_config.json": scheduler, WEIGHTS[0]: weights}
     missing = tuple(name for name, file in found.items() if file is None)
-    if Path(path).is_dir() or not _HUB_NAME.fullmatch(path):
-        return ModelFiles(path, Path(path), weights, missing, f"{_COPY}.")
+    if _folder(path).is_dir() or not _HUB_NAME.fullmatch(path):
+        return ModelFiles(path, _folder(path), weights, missing, f"{_COPY}.")
     repository = repo_folder_name(repo_id=path, repo_type="model")
     place = Path(constants.HF_HUB_CACHE) / repository
     by_hand = (
@@ -342,9 +343,14 @@ def _places(part: str, *names: str) -> list[str]:
     return [place for name in names for place in (f"{part}/{name}", name)]
 
 
+def _folder(path: str) -> Path:
+    """The folder that `path` may name, whether there is one or not."""
+    return SHIPPED.get(path, Path(path))
+
+
 def _on_disk(path: str, places: list[str], revision: str | None = None) -> Path | None:
     """The first of `places` that a folder, or else the hub's cache, has; asks no network."""
-    folder = Path(path)
+    folder = _folder(path)
     if folder.is_dir():
         return next((folder / place for place in places if (folder / place).is_file()), None)
     if _HUB_NAME.fullmatch(path):
@@ -357,7 +363,7 @@ def _on_disk(path: str, places: list[str], revision: str | None = None) -> Path 
 
 def _revision(path: str, config: Path | None) -> str | None:
     """The commit that `config` is of; in the hub's cache the folder of a snapshot is named so."""
-    if config is None or Path(path).is_dir():
+    if config is None or _folder(path).is_dir():
         return None
     return next(up.name for up in config.parents if up.parent.name == "snapshots")
 
@@ -368,7 +374,7 @@ def _find(path: str, part: str, names: tuple[str, ...], revision: str | None = N
     Raises:
         ModelError: `path` is no folder and the hub's files of that name cannot be had.
     """
-    is_folder = Path(path).is_dir()
+    is_folder = _folder(path).is_dir()
     if not is_folder and not _HUB_NAME.fullmatch(path):
         raise ModelError(f'There is no folder "{path}". {_COPY}, or name a hub repository.')
     # The cache first: a sweep then sees one revision from its first cell to its last.

@@ -4,9 +4,8 @@ Thirty-two epochs over the 50,000 training images, in float32 on the CPU, about 
 floating-point operations (65 minutes of both cores of a two-core machine without bf16 units):
 
 - the first eight epochs see images shrunk to 24 x 24, at half the cost.
-- convolutions by Muon (Jordan, 2024, kellerjordan.github.io/posts/muon): momentum, then the
-  update is replaced by the nearest semi-orthogonal matrix; filters are rescaled to unit norm on
-  average before each step. Everything else by Adam. Both learning rates fall linearly to one half
+- convolutions by Muon (see `bench.training.muon`); filters are rescaled to unit norm on average
+  before each step. Everything else by Adam. Both learning rates fall linearly to one half
   over the shrunk epochs and to zero at epoch twenty.
 - twelve further epochs go on at 0.15 of the rates, with fresh optimisers, larger shifts and a
   hidden square of 7 x 7 pixels (DeVries and Taylor, 2017, arXiv:1708.04552). The mean of their
@@ -49,6 +48,7 @@ from bench.atomic import write_bytes
 from bench.errors import TrainingError
 from bench.metrics.cifar_net import MEAN, WIDTHS, CifarNet, digest_of
 from bench.training.inputs import Labelled, read_checkpoint, write_checkpoint
+from bench.training.muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -219,6 +219,7 @@ def _fit(
             muon.param_groups[0]["lr"] = recipe.muon_rate * share
             adam.param_groups[0]["lr"] = recipe.adam_rate * share
             losses += _gradient(net, images, labels, recipe, [*matrices, *others], pool)
+            _rescale(matrices)
             muon.step()
             adam.step()
         log.info(
@@ -235,9 +236,9 @@ def _fit(
 
 def _optimisers(
     matrices: list[nn.Parameter], others: list[nn.Parameter], recipe: Recipe
-) -> tuple["Muon", torch.optim.Adam]:
+) -> tuple[Muon, torch.optim.Adam]:
     return (
-        Muon(matrices, recipe.muon_rate, recipe.muon_momentum),
+        Muon(matrices, recipe.muon_rate, momentum=recipe.muon_momentum, steps=3),
         torch.optim.Adam(others, lr=recipe.adam_rate, betas=(0.9, 0.99)),
     )
 
@@ -315,42 +316,11 @@ def _hide(images: Tensor, side: int, seed: int) -> Tensor:
     return torch.where(hidden, torch.tensor(MEAN).view(1, 3, 1, 1), images)
 
 
-class Muon(torch.optim.Optimizer):
-    """Nesterov momentum whose update is replaced by the nearest semi-orthogonal matrix.
-
-    Jordan, 2024: three Newton-Schulz steps of degree five on the (out, in x k x k) matrix of a
-    convolution. Before the step the filter bank is rescaled to Frobenius norm sqrt(out), so that
-    the learning rate is relative to the weights.
-    """
-
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        for group in self.param_groups:
-            for p in group["params"]:
-                velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
-                velocity.mul_(group["momentum"]).add_(p.grad)
-                update = p.grad.add(velocity, alpha=group["momentum"]).flatten(1)
-                p.mul_(len(p) ** 0.5 / p.norm())
-                p.add_(orthogonal(update).view(p.shape), alpha=-group["lr"])
-
-
-def orthogonal(matrix: Tensor, steps: int = 3) -> Tensor:
-    """U V^T, roughly, of `matrix` = U S V^T (m, n), m <= n or not, by Newton-Schulz iteration.
-
-    The coefficients (Jordan, 2024) push singular values quickly into about 0.7..1.2, which is
-    near enough for an update's direction.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x: Tensor = matrix / (matrix.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
-    for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+@torch.no_grad()
+def _rescale(filters: list[nn.Parameter]) -> None:
+    """Gives each filter bank the norm sqrt(out), so that learning rates are relative to it."""
+    for bank in filters:
+        bank.mul_(len(bank) ** 0.5 / bank.norm())
 
 
 def _tensors(net: CifarNet) -> dict[str, Tensor]:

@@ -6,8 +6,9 @@ training images and their mirror images. It departs from the paper in what makes
 
 - times are spread over a batch, one in each of B equal parts of 0..999 (Kingma et al. 2021,
   arXiv:2107.00630, appendix I.1): the same expectation as independent ones, with less variance.
-- Adam's rate rises, stays, and falls linearly to zero over the last part of the steps (Hägele et
-  al. 2024, arXiv:2405.18392). What is kept is the mean of the weights (EMA).
+- weights of hidden layers are stepped by Muon (see `bench.training.muon`), the others by Adam.
+  Their rates rise, stay, and fall linearly to zero over the last part of the steps (Hägele et al.
+  2024, arXiv:2405.18392). What is kept is the mean of the weights (EMA).
 - matrix products in bfloat16 under autocast, the weights in float32; channels last; on a GPU, a
   step is one CUDA graph.
 
@@ -45,6 +46,7 @@ from bench.metrics import registry as metrics
 from bench.metrics.images import to_uint8
 from bench.models.diffusers import CERTIFICATE
 from bench.training.inputs import Labelled, read_checkpoint, write_checkpoint
+from bench.training.muon import Muon
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ class Recipe:
     seed: int = 0
     channels: tuple[int, ...] = (64, 128, 256)  # at 32, 16 and 8 pixels; attention at 16
     layers: int = 1  # residual blocks a resolution on the way down, one more on the way up
-    rate: float = 8e-4
+    rate: float = 8e-4  # of Adam
+    muon_rate: float = 0.02
     warmup: int = 1000  # steps
     falling: float = 0.4  # the share of the steps in which the rate falls
     mean: float = 0.9995  # decay of the mean of the weights
@@ -77,10 +80,10 @@ class Recipe:
         """Optimiser steps."""
         return self.images // self.batch
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step, from 0 on."""
+    def share_at(self, step: int) -> float:
+        """The part of the learning rates in use at a step, from 0 on."""
         left = (self.steps - step) / max(1.0, self.falling * self.steps)
-        return self.rate * min(1.0, (step + 1) / max(1, self.warmup), left)
+        return min(1.0, (step + 1) / max(1, self.warmup), left)
 
     def network(self) -> nn.Module:
         """The network with its random start."""
@@ -171,9 +174,12 @@ class _Run:
         self.mean = recipe.network().to(device)
         self.mean.eval().requires_grad_(False)
         # Tensors, because a recorded step reads them where they lie.
-        self._rate, self._weight, self._losses = torch.zeros(3, device=device).unbind()
-        self._adam = torch.optim.Adam(
-            self.net.parameters(), lr=self._rate, fused=True, capturable=device == "cuda"
+        self._rates = torch.zeros(2, device=device).unbind()
+        self._weight, self._losses = torch.zeros(2, device=device).unbind()
+        hidden, others = _hidden(self.net)
+        self._optimisers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (
+            Muon(hidden, self._rates[0], dtype=getattr(torch, recipe.dtype)),
+            torch.optim.Adam(others, self._rates[1], fused=True, capturable=device == "cuda"),
         )
         self._played: Callable[[Batch], None] | None = None
         self.step, self.seconds, self._since = 0, 0.0, 0
@@ -192,7 +198,7 @@ class _Run:
             "step": self.step,
             "net": self.net.state_dict(),
             "mean": self.mean.state_dict(),
-            "adam": self._adam.state_dict(),
+            "optimisers": [one.state_dict() for one in self._optimisers],
             "curve": self.curve,
             "seconds": self.seconds,
             "losses": self._losses,
@@ -206,8 +212,9 @@ class _Run:
         self._since = state["since"]
         self.net.load_state_dict(state["net"])
         self.mean.load_state_dict(state["mean"])
-        self._adam.load_state_dict(state["adam"])
-        self._adam.param_groups[0]["lr"] = self._rate
+        for one, rate, past in zip(self._optimisers, self._rates, state["optimisers"], strict=True):
+            one.load_state_dict(past)
+            one.param_groups[0]["lr"] = rate
 
     def until(self, stop: int) -> None:
         """Trains up to a step.
@@ -253,7 +260,11 @@ class _Run:
 
     def _one(self) -> None:
         """One optimiser step."""
-        self._rate.fill_(self.recipe.rate_at(self.step))
+        share = self.recipe.share_at(self.step)
+        for tensor, rate in zip(
+            self._rates, (self.recipe.muon_rate, self.recipe.rate), strict=True
+        ):
+            tensor.fill_(share * rate)
         # The mean of a few steps is the mean of a start; so it looks back less far at first.
         self._weight.fill_(1 - min(self.recipe.mean, (1 + self.step) / (10 + self.step)))
         batch = self._batch()
@@ -282,13 +293,14 @@ class _Run:
     def _update(self, batch: Batch) -> None:
         """Changes the weights, their mean and the sum of the losses."""
         x, time, eps = batch
-        self._adam.zero_grad()
+        self.net.zero_grad()
         with _autocast(self.recipe, self._device):
             predicted = self.net(x, time, return_dict=False)[0]
         loss = F.mse_loss(predicted.float(), eps)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
-        self._adam.step()
+        for one in self._optimisers:
+            one.step()
         with torch.no_grad():
             self._losses += loss
             mean: list[Tensor] = [*self.mean.parameters()]
@@ -308,7 +320,7 @@ class _Run:
             for _ in range(3):
                 self._update(batch)
         torch.cuda.current_stream().wait_stream(aside)
-        self._adam.zero_grad()
+        self.net.zero_grad()
         graph = torch.cuda.CUDAGraph()
         inputs = (batch[0].clone(), batch[1].clone(), batch[2].clone())
         with torch.cuda.graph(graph):
@@ -324,13 +336,24 @@ class _Run:
         return play
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Everything that a step changes, by a name; Adam's exist from its first step on."""
+        """Everything that a step changes, by a name; an optimiser's exist from its first step."""
         found = {"losses": self._losses}
         for prefix, net in (("net.", self.net), ("mean.", self.mean)):
             found |= {prefix + name: part for name, part in net.state_dict().items()}
-        for i, parameter in enumerate(self.net.parameters()):
-            found |= {f"adam.{i}.{key}": part for key, part in self._adam.state[parameter].items()}
+        for i, one in enumerate(self._optimisers):
+            for j, state in enumerate(one.state.values()):
+                found |= {f"optimiser.{i}.{j}.{key}": part for key, part in state.items()}
         return found
+
+
+def _hidden(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The matrices between hidden layers, and all other parameters."""
+    hidden: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        outer = name.startswith(("conv_in.", "conv_out."))
+        (hidden if parameter.ndim > 1 and not outer else others).append(parameter)
+    return hidden, others
 
 
 class _Order:
@@ -430,9 +453,10 @@ half precision.
 
 - **Data**: the 50,000 training images of CIFAR-10 (Krizhevsky 2009; sha256 of the file
   `{made["data_sha256"][:16]}`) and their mirror images. No image is part of the weights' licence.
-- **Recipe**: {recipe["images"]:,} images in batches of {recipe["batch"]}, Adam at
-  {recipe["rate"]:g}, {recipe["dtype"]}; all of it in `certificate.json`, and the code in
-  `bench/training/unet.py`. Made again by `bench train unet --data cifar10_train.npz`.
+- **Recipe**: {recipe["images"]:,} images in batches of {recipe["batch"]}, Muon at
+  {recipe["muon_rate"]:g} and Adam at {recipe["rate"]:g}, {recipe["dtype"]}; all of it in
+  `certificate.json`, and the code in `bench/training/unet.py`. Made again by
+  `bench train unet --data cifar10_train.npz --images {recipe["images"]}`.
 - **Cost**: {made["seconds"] / 60:.1f} minutes of training on {made["hardware"]}, torch
   {made["torch"]}.
 - **Licence**: that of the package (MIT).

@@ -12,7 +12,7 @@ from bench.errors import TrainingError
 from bench.metrics.cifar_net import CifarNet
 from bench.metrics.extractor import CifarFeatures
 from bench.training import features
-from bench.training.features import Labelled, Recipe, orthogonal, recalibrate, train_features
+from bench.training.features import Labelled, Recipe, recalibrate, train_features
 
 TINY = Recipe(
     epochs=2,
@@ -114,19 +114,6 @@ def test_every_image_is_seen_once_an_epoch_and_mirrored_every_second_one(data: P
         assert torch.allclose(brightest, torch.arange(160.0) + 50, atol=0.5)
     assert torch.equal(sides[0], ~sides[1])
     assert 0.3 < sides[0].float().mean() < 0.7
-
-
-@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
-def test_orthogonal_keeps_directions_and_levels_their_sizes(shape: tuple[int, int]) -> None:
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    result = orthogonal(matrix, steps=5)
-    sizes = torch.linalg.svdvals(result)
-    assert sizes.max() < 1.3
-    assert sizes.min() > 0.3
-    # In the basis of the matrix's own singular vectors the result is diagonal.
-    inside = u.T @ result @ v.T
-    assert (inside - inside.diag().diag()).abs().max() < 1e-4
 
 
 def test_recalibration_sees_every_class_of_a_file_interleaved_by_class() -> None:

@@ -147,12 +147,12 @@ def test_every_image_is_seen_once_an_epoch() -> None:
 
 
 def test_the_rate_rises_stays_and_falls_to_nearly_zero() -> None:
-    recipe = Recipe(images=1000, batch=1, warmup=100, falling=0.5, rate=1.0)
-    rates = [recipe.rate_at(step) for step in range(recipe.steps)]
-    assert rates[:2] == [0.01, 0.02]
-    assert set(rates[100:501]) == {1.0}
-    assert rates[750] == pytest.approx(0.5)
-    assert 0 < rates[-1] < 0.003
+    recipe = Recipe(images=1000, batch=1, warmup=100, falling=0.5)
+    shares = [recipe.share_at(step) for step in range(recipe.steps)]
+    assert shares[:2] == [0.01, 0.02]
+    assert set(shares[100:501]) == {1.0}
+    assert shares[750] == pytest.approx(0.5)
+    assert 0 < shares[-1] < 0.003
 
 
 def test_a_step_follows_the_gradient_and_moves_the_mean(data: Path) -> None:
@@ -161,9 +161,20 @@ def test_a_step_follows_the_gradient_and_moves_the_mean(data: Path) -> None:
     one.until(1)
     after = [p.detach() for p in one.net.parameters()]
     mean = [*one.mean.parameters()]
-    # The first step of Adam is the rate, in the direction of the sign.
-    moved = torch.cat([(b - a).abs().flatten() for a, b in zip(before, after, strict=True)])
-    assert float(moved.max()) == pytest.approx(TINY.rate_at(0), rel=1e-3)
+    # The first step of Adam is the rate, in the direction of the sign; of Muon, see there.
+    hidden, others = (
+        torch.cat(
+            [
+                (parameter.detach() - old).flatten()
+                for (name, parameter), old in zip(one.net.named_parameters(), before, strict=True)
+                if (parameter.ndim > 1 and not name.startswith(("conv_in", "conv_out"))) == inside
+            ]
+        )
+        for inside in (True, False)
+    )
+    share = TINY.share_at(0)
+    assert float(others.abs().max()) == pytest.approx(share * TINY.rate, rel=1e-3)
+    assert 0 < float(hidden.abs().max()) < 2 * share * TINY.muon_rate
     for a, b, between in zip(before, after, mean, strict=True):
         assert torch.allclose(between, torch.lerp(a, b, 0.9), atol=1e-7)  # 1 - 1 / 10 of it
 
