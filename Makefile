@@ -79,4 +79,4 @@ check:
 	.ci/run
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache results/quickstart reports/quickstart
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache {results,reports}/quickstart{,-unet}

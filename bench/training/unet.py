@@ -15,8 +15,8 @@ training images and their mirror images. It departs from the paper in what makes
 The order of the images, mirrors, times and noise are functions of (seed, step). So a run goes on
 from its last checkpoint as if it had not been stopped, and on one CPU ends with the same bytes.
 
-Seen once, on one H200 with torch 2.11, not compiled: 6,700 images/s; a loss of 0.032 after 1.1
-million images, when the colours still drift. That is too few; no network ships yet.
+`cifar10-unet` has seen 4.4 million images. On the H100 that it was trained on, with torch 2.11,
+these took 400 seconds (11,000 images/s), after two minutes of compiling.
 """
 
 import hashlib

@@ -3,8 +3,7 @@
     python tests/benchmarks/sampling_speed.py [--device cpu] [--dtype float32] [--images 64]
         [--batch 32] [--steps 10] [--rounds 5] [--compile]
 
-Promises, for DDIM (eta 0) on the network of `bench train unet` (with random weights, which cost as
-much as trained ones) at equal precision: at least 1.5 times the images/s of
+Promises, for DDIM (eta 0) on `cifar10-unet` at equal precision: at least 1.5 times the images/s of
 `DDIMPipeline`; of a cell's time at most 2 % on a CPU, 3 % on a GPU, is not the network's (10 calls
 and more); cost grows with the number of images and of calls to powers within 0.03 of 1; sampling
 needs as much memory for many images as for few.
@@ -24,21 +23,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from bench import models, sweep
 from bench.models.base import DTYPES
+from bench.models.diffusers import SHIPPED
 from bench.numerics import pinned
 from bench.sampling import Sampling
-from bench.training.unet import Recipe
 from tests.benchmarks.inception_speed import processor
 
 FASTER, SLACK = 1.5, 0.03
 OWN = {"cpu": 0.02, "cuda": 0.03}
 SWEEP = """
 name: speed
-model: {{kind: diffusers, path: {folder}, dtype: {dtype}}}
+model: {{kind: diffusers, path: cifar10-unet, dtype: {dtype}}}
 samples: {images}
 metrics: [fd_cifar]
 reference: cifar10-train
@@ -53,7 +52,7 @@ class Ours:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self._given = given
-        description = {"kind": "diffusers", "path": str(given.folder), "dtype": given.dtype}
+        description = {"kind": "diffusers", "path": "cifar10-unet", "dtype": given.dtype}
         self.model = models.load(models.describe(description), given.device, compiled=given.compile)
 
     def __call__(self, images: int, steps: int) -> None:
@@ -67,7 +66,7 @@ class Ours:
 
 def pipeline(given: argparse.Namespace) -> Callable[[int, int], None]:
     """DDIMPipeline as its documentation runs it, in the same precision."""
-    network = UNet2DModel.from_pretrained(given.folder)
+    network = UNet2DModel.from_pretrained(SHIPPED["cifar10-unet"])
     # The pipeline gives its images to numpy, which has no bfloat16: there it runs under autocast.
     cast = given.dtype == "bfloat16"
     network = network.to(given.device, torch.float32 if cast else DTYPES[given.dtype])
@@ -173,10 +172,7 @@ def main() -> None:
     given = parser.parse_args()
     where = torch.cuda.get_device_name() if given.device == "cuda" else processor()
     print(f"{where}, torch {torch.__version__}, {vars(given)}")
-    with tempfile.TemporaryDirectory() as folder, pinned(given.threads):
-        given.folder = Path(folder)
-        Recipe().network().save_pretrained(folder)
-        DDPMScheduler(beta_schedule="linear").save_pretrained(folder)
+    with pinned(given.threads):
         sys.exit(compare(given))
 
 

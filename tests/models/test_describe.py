@@ -93,7 +93,8 @@ def test_exact_draws_follow_sample_and_seed_and_the_weights(file: Path) -> None:
         (
             "cifar10-mixtures",
             'There is no model "cifar10-mixtures". Did you mean "cifar10-mixture"? Known are: '
-            "cifar10-mixture; a network is {kind: diffusers, path: FOLDER or HUB/NAME}.",
+            "cifar10-mixture, cifar10-unet; a network is "
+            "{kind: diffusers, path: FOLDER or HUB/NAME}.",
         ),
         (
             {"name": "x"},

@@ -1,6 +1,7 @@
 """Folders of UNet2DModel networks, held against diffusers' own samplers on the same folder."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from bench import models, sweep
 from bench.diffusion.denoiser import per_sample
+from bench.diffusion.noise import Noise
 from bench.errors import ModelError, SweepError
 from bench.models import Model, describe
+from bench.models.diffusers import CERTIFICATE, SHIPPED
 
 TINY = {
     "sample_size": 8,
@@ -404,6 +407,43 @@ def test_broken_configuration(tmp_path: Path, text: str, said: str) -> None:
     (folder / "unet" / "config.json").write_text(text)
     with pytest.raises(ModelError, match=said):
         describe({"kind": "diffusers", "path": str(folder)})
+
+
+def test_the_shipped_network_knows_images_from_noise() -> None:
+    """On a mixture that looks like its data its loss is near the least, that of the mixture."""
+    network, mixture = (models.load(describe(f"cifar10-{n}"), "cpu") for n in ("unet", "mixture"))
+    noise = Noise(0, range(8), network.shape)
+    x0, eps = mixture.draw(noise), noise()
+    assert x0 is not None
+    for t in (100.0, 500.0, 900.0):
+        point = network.schedule.at(t=t)
+        x = point.alpha * x0 + point.sigma * eps
+        found, least = (
+            float(((model.denoiser()(x, point)[1] - eps) ** 2).mean())
+            for model in (network, mixture)
+        )
+        assert least < found < 2 * least
+
+
+def test_the_shipped_network_is_small_and_certified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = SHIPPED["cifar10-unet"]
+    certificate = json.loads((folder / CERTIFICATE).read_text())
+    assert certificate["parameters"] <= 10_500_000
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    assert weights.stat().st_size <= 21_000_000
+    card = (folder / "README.md").read_text()
+    assert f"{certificate['recipe']['images']:,} images" in card
+
+    other = tmp_path / "cifar10-unet"
+    shutil.copytree(folder, other)
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    (other / weights.name).write_bytes(changed)
+    monkeypatch.setitem(SHIPPED, "cifar10-unet", other)
+    with pytest.raises(ModelError, match=r"has been changed since .*Reinstall sampler-bench"):
+        models.load(describe("cifar10-unet"), "cpu")
 
 
 def test_truncated_weights(tmp_path: Path) -> None:
