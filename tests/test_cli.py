@@ -121,6 +121,22 @@ def test_check_prints_cells_with_their_nfe(
     assert not (sweep_file.parent / "results").exists()
 
 
+def test_check_names_the_model_of_each_cell_where_there_are_several(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path
+) -> None:
+    text = re.sub("grid: .*", "grid: [{sampler: ddim, steps: 3}]", sweep_file.read_text())
+    (model,) = re.findall("model: (.*)", text)
+    other = model.replace("}", ", schedule: vp-cosine}")
+    sweep_file.write_text(text.replace(model, f"[{model}, {other}]"))
+    said = bench(capsys, "check", sweep_file)
+    rows = [re.split(r" *│ *", line)[2:4] for line in said.out.splitlines() if line.startswith("│")]
+    exact, ddim = "exact", "ddim eta=0 spacing=uniform steps=3"
+    assert [row[1] for row in rows] == [exact, exact, ddim, ddim]
+    first, second = rows[0][0], rows[1][0]
+    assert second == f"{first} (vp-cosine)"
+    assert [row[0] for row in rows] == [first, second, first, second]
+
+
 def test_check_shows_the_plain_keys_of_presets(
     capsys: pytest.CaptureFixture[str], sweep_file: Path
 ) -> None:

@@ -74,18 +74,24 @@ def check(
     """
     from rich.table import Table
 
+    from bench import models
     from bench import sweep as sweeps
     from bench.metrics import registry
 
     sweep = sweeps.load(file)
     cells = sweep.cells()
     console = make_console()
-    table = Table("cell", "settings", "NFE", "images", title=sweep.question or sweep.name)
-    table.columns[2].justify = table.columns[3].justify = "right"
-    for cell in cells:
+    # The one thing that a cell's label does not say.
+    named = [models.describe(cell.model).label for cell in cells]
+    several = len(set(named)) > 1
+    heads = ("cell", *(["model"] if several else []), "settings", "NFE", "images")
+    table = Table(*heads, title=sweep.question or sweep.name)
+    table.columns[-2].justify = table.columns[-1].justify = "right"
+    for cell, model in zip(cells, named, strict=True):
         asked = f" (asked {cell.nfe_asked})" if cell.nfe_asked not in (None, cell.nfe) else ""
         calls = "counted" if cell.nfe is None else f"{cell.nfe}"
-        table.add_row(cell.short, cell.label, f"{calls}{asked}", f"{cell.samples:,}")
+        told = (cell.short, *([model] if several else []), cell.label)
+        table.add_row(*told, f"{calls}{asked}", f"{cell.samples:,}")
     console.print(table)
     for expansion in sweep.presets:
         _print_preset(console, expansion)
