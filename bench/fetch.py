@@ -139,7 +139,7 @@ def build_reference(
         return references.from_files(
             Path(source), extractor, name=name, keep_features=keep_features, progress=progress
         )
-    names = [*CIFAR10, *models.NAMES]
+    names = [*CIFAR10, *(name for name in models.NAMES if models.describe(name).exact)]
     raise SweepError(
         f'"{source}" is neither a folder or file of images nor one of {", ".join(names)}.'
         f"{nearest(source, names)}"

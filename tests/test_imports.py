@@ -87,8 +87,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "cli": {
         *("arithmetic", "cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch"),
-        *("launch", "metrics", "presets", "progress", "published", "regression", "report"),
-        *("results", "scoring", "states", "submissions", "sweep", "training", "yaml_lines"),
+        *("launch", "metrics", "models", "presets", "progress", "published", "regression"),
+        *("report", "results", "scoring", "states", "submissions", "sweep", "training", "yaml_lines"),
     },
 }
 

@@ -786,7 +786,8 @@ FOLDER_NAME = "a text of letters, digits and . _ - because it names folders"
             "model",
             "model: cifar-mixture",
             'line 2: There is no model "cifar-mixture". Did you mean "cifar10-mixture"? Known are: '
-            "cifar10-mixture; a network is {kind: diffusers, path: FOLDER or HUB/NAME}.",
+            "cifar10-mixture, cifar10-unet; a network is "
+            "{kind: diffusers, path: FOLDER or HUB/NAME}.",
         ),
         (
             "model",
@@ -982,7 +983,8 @@ launch: {executor: local, threads: 0}
 """) == (
         'a.yaml, line 1: the key "samples" is missing: a whole number of images, at least 2.\n'
         'a.yaml, line 1: There is no model "cifar-mixture". Did you mean "cifar10-mixture"? Known '
-        "are: cifar10-mixture; a network is {kind: diffusers, path: FOLDER or HUB/NAME}.\n"
+        "are: cifar10-mixture, cifar10-unet; a network is "
+        "{kind: diffusers, path: FOLDER or HUB/NAME}.\n"
         'a.yaml, line 2: there is no key "sample" in a sweep. Did you mean "samples"? The keys '
         f"are {KEYS}.\n"
         'a.yaml, line 5: batch is the text "x"; expected a number of images, at least 1.\n'
