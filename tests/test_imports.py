@@ -88,7 +88,8 @@ ARROWS: dict[str, set[str]] = {
     "cli": {
         *("arithmetic", "cancel", "catalogue", "cell", "certify", "errors", "estimate", "fetch"),
         *("launch", "metrics", "models", "presets", "progress", "published", "regression"),
-        *("report", "results", "scoring", "states", "submissions", "sweep", "training", "yaml_lines"),
+        *("report", "results", "scoring", "states", "submissions", "sweep", "training"),
+        "yaml_lines",
     },
 }
 
