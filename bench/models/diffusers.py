@@ -213,8 +213,9 @@ def files(description: Mapping[str, Any]) -> ModelFiles:
     weights = _on_disk(path, _places("unet", *WEIGHTS), _revision(path, config))
     found = {"config.json": config, "scheduler_config.json": scheduler, WEIGHTS[0]: weights}
     missing = tuple(name for name, file in found.items() if file is None)
-    if _folder(path).is_dir() or not _HUB_NAME.fullmatch(path):
-        return ModelFiles(path, _folder(path), weights, missing, f"{_COPY}.")
+    folder = _folder(path)
+    if folder.is_dir() or not _HUB_NAME.fullmatch(path):
+        return ModelFiles(path, folder, weights, missing, f"{_COPY}.")
     repository = repo_folder_name(repo_id=path, repo_type="model")
     place = Path(constants.HF_HUB_CACHE) / repository
     by_hand = (

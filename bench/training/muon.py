@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
         self._steps, self._dtype = steps, dtype
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # takes no closure
         """One step along the gradients that are there."""
         for group in self.param_groups:
             alike = defaultdict(list)

@@ -61,7 +61,7 @@ def measured(command: str, data: Path) -> str:
     print(f"{shown}: promises {verdict}\n{done.stdout}", flush=True)
     return (
         f"\n`python tests/benchmarks/{shown}`: promises {verdict}.\n\n"
-        f"```\n{done.stdout.strip().replace(str(data), data.name)}\n```\n"
+        f"```\n{done.stdout.strip()}\n```\n"
     )
 
 

@@ -32,7 +32,8 @@ def test_a_step_has_the_size_of_the_rate_whatever_the_gradient() -> None:
         for p, old, longer in zip((wide, tall), before, (1, 2), strict=True):
             sizes = torch.linalg.svdvals((p - old).flatten(1)) / (0.1 * longer)
             assert 0.3 < sizes.min() <= sizes.max() < 1.3
-            assert (p.grad * (p - old)).sum() < 0  # type: ignore[operator]
+            assert p.grad is not None
+            assert (p.grad * (p - old)).sum() < 0
 
 
 def test_parameters_of_one_shape_do_not_mix() -> None:
