@@ -214,7 +214,7 @@ def state(
         return replace(
             made,
             state=QUEUED,
-            reason="starting" if first.queued.running else first.queued.reason,
+            reason="job running" if first.queued.running else first.queued.reason,
             host=first.queued.host,
             job=first.job.id or "",
             since=first.submission.time,

@@ -57,7 +57,7 @@ def test_a_queued_cell_says_why_it_waits() -> None:
     assert (found.state, found.reason, found.job) == ("queued", "Resources", "17_0")
     jobs.append(waiting(submission("slurm", "18"), running=True))
     found = states.state(ROW, PLAN, None, Work(), jobs)
-    assert (found.state, found.reason, found.job) == ("queued", "starting", "18")
+    assert (found.state, found.reason, found.job) == ("queued", "job running", "18")
 
 
 def test_without_a_job_a_claim_is_stale_and_no_claim_is_missing() -> None:
@@ -198,7 +198,7 @@ def test_how_the_jobs_of_lost_cells_ended(folder: Path, monkeypatch: pytest.Monk
         scheduler, "endings", lambda jobs: {job: how[job] for job in jobs if jobs[job] == made.name}
     )
     seen = states.explained(folder, states.look(folder))
-    reasons = ["for a reason", "", "job 17_0 ended: NODE_FAIL", "starting", ""]
+    reasons = ["for a reason", "", "job 17_0 ended: NODE_FAIL", "job running", ""]
     assert [cell.reason for cell in seen.cells] == reasons
     how["17_1"] = "CANCELLED"
     assert states.endings(folder, [missing]) == {missing: "job 17_1 ended: CANCELLED"}
