@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import cli, executors
+from bench import cli, estimate, executors
 from bench.cell import Setting
 from bench.cli.terminal import duration
 from bench.metrics.registry import METRICS
@@ -182,6 +182,17 @@ def test_check_measure_estimates_the_cost(
     assert said.code == 0
     assert re.search(r"One call of tiny for 50 images on (cpu|cuda): [\d.e-]+ s", said.out)
     assert re.search(r"Whole sweep: about [\d.]+ s of work on one worker", said.out)
+
+
+def test_check_measure_proposes_a_faster_batch(
+    capsys: pytest.CaptureFixture[str], sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate, "_call", lambda model, batch, device: 1.0 - batch / 200)
+    said = bench(capsys, "check", sweep_file, "--measure")
+    assert "for 50 images" in said.out
+    assert '"batch: 100" would be faster here: 200 images/s.' in said.out
+    monkeypatch.setattr(estimate, "_call", lambda model, batch, device: batch / 100)
+    assert "would be faster" not in bench(capsys, "check", sweep_file, "--measure").out
 
 
 def test_run_computes_then_finds_everything_done(

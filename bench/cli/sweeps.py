@@ -62,7 +62,10 @@ Snapshot = Annotated[
 def check(
     file: SweepFile,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Time a model call here and estimate the cost.")
+        bool,
+        typer.Option(
+            "--measure", help="Time model calls here: estimates the cost, proposes a batch."
+        ),
     ] = False,
 ) -> None:
     """Validate a sweep file and print its cells with their NFE.
@@ -129,10 +132,16 @@ def _print_cost(console: "Console", sweep: "Sweep") -> None:
 
     cost = estimate.measure(sweep)
     for label, seconds in cost.calls.items():
+        speed, proposed = cost.speed(label, cost.batch), cost.proposed(label)
         console.print(
-            f"One call of {label} for {cost.batch} images on {cost.device}: {seconds:.3g} s "
-            f"({cost.batch / seconds:,.0f} images/s)."
+            f"One call of {label} for {cost.batch} images on {cost.device}: "
+            f"{seconds[cost.batch]:.3g} s ({speed:,.0f} images/s)."
         )
+        if proposed != cost.batch:
+            console.print(
+                f'  "batch: {proposed}" would be faster here: {cost.speed(label, proposed):,.0f} '
+                "images/s."
+            )
     console.print(
         f"Features of {cost.batch} images: {cost.features:.3g} s. Whole sweep: about "
         f"{duration(cost.total)} of work on one worker like this machine with "

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/write_readme.py --data cifar10_test.npz
 
-Ten minutes of two cores that do nothing else. A promise that is broken is written
+A quarter of an hour of two cores that do nothing else. A promise that is broken is written
 down like one that is kept.
 """
 
@@ -22,7 +22,8 @@ HERE = Path(__file__).parent
 COMMANDS = (
     "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3",
     "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3 --compile",
-    "sampling_speed.py --images 64 --batch 16 --threads 2 --rounds 3 --dtype bfloat16",
+    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3 --dtype bfloat16",
+    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3 --dtype bfloat16 --compile",
     "inception_speed.py --data {data} --images 64 --rounds 3",
 )
 ON_A_GPU = ("sampling_speed.py --device cuda --dtype float16 --images 3000 --batch 1000 --compile",)
