@@ -30,10 +30,12 @@ class Setting:
     """What values must share to stand in one table: model, number of samples, reference.
 
     `name` tells the settings of a study apart in words; it is empty when there is only one.
+    `described` is the model as a sweep describes it.
     """
 
     name: str
     model: str
+    described: results.Json
     samples: int
     reference: str
     cells: pd.DataFrame
@@ -294,13 +296,18 @@ def serve_all(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _settings(distinct: list[tuple[str, int, str]], cells: pd.DataFrame) -> Iterable[Setting]:
-    names = [(planned.model(json.loads(model)), samples, ref) for model, samples, ref in distinct]
+    described = [json.loads(model) for model, _, _ in distinct]
+    names = [
+        (planned.model(model), samples, reference)
+        for model, (_, samples, reference) in zip(described, distinct, strict=True)
+    ]
     differs = [len({name[part] for name in names}) > 1 for part in range(3)]
     for index, (model, samples, reference) in enumerate(names):
         words = (f"model {model}", f"{samples:,} samples", f"reference {reference}")
         yield Setting(
             name=", ".join(word for word, shown in zip(words, differs, strict=True) if shown),
             model=model,
+            described=described[index],
             samples=int(samples),
             reference=reference,
             cells=cells[cells["setting"] == index],

@@ -1,6 +1,6 @@
 """What plans and records say of cells: budgets, references, metrics asked for, models in words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,27 @@ def reference(cells: pd.DataFrame, plans: Mapping[Path, results.Json]) -> str:
 
 def model(described: results.Json) -> str:
     """A model in words: its name or path, then the rest of its description in brackets."""
-    name = described.get("name") or described.get("path") or described.get("kind")
+    name = described.get("name") or described.get("path") or described.get("kind") or ""
     # That a file was trusted says nothing of its images.
     rest = {key: value for key, value in described.items() if key not in (*_NAMING, "trust")}
     words = ", ".join(f"{key} {_said(value)}" for key, value in rest.items() if value is not None)
-    return f"{name} ({words})" if words else str(name)
+    return f"{name} ({words})" if words and name else words or str(name)
+
+
+def apart(described: Sequence[results.Json]) -> list[str]:
+    """Models in words, each with what not all of them share.
+
+    >>> unet = {"kind": "diffusers", "path": "unet"}
+    >>> apart([unet | {"dtype": "float32"}, unet | {"dtype": "bfloat16"}])
+    ['dtype float32', 'dtype bfloat16']
+    >>> apart([unet, {"kind": "mixture", "name": "smooth"}])
+    ['unet', 'smooth']
+    """
+    first = described[0]
+    shared = {key for key in first if all(one.get(key) == first[key] for one in described)}
+    return [
+        model({key: value for key, value in one.items() if key not in shared}) for one in described
+    ]
 
 
 _NAMING = ("kind", "name", "path")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.report import frame, tables, yardstick
+from bench.report import frame, models, tables, yardstick
 from bench.report.beside import METRIC, beside, model_id
 from bench.report.captions import caption
 from bench.report.cautions import cautions
@@ -51,7 +51,7 @@ def every(study: Study) -> Sections:
 
 
 def parts(study: Study, metric: str) -> Iterator[Part]:
-    """The parts of a metric, in the order of the settings."""
+    """The parts of a metric, in the order of the settings, then settings side by side."""
     study = frame.asking(study, metric)
     stick = yardstick.of(study, metric)
     for setting in study.settings:
@@ -83,3 +83,16 @@ def parts(study: Study, metric: str) -> Iterator[Part]:
             ],
             folded=by_nfe if repeated else [],
         )
+    for settings in models.comparable(study):
+        values = [value for one in settings for value in frame.points(one.cells, metric)["value"]]
+        scale = Scale.of(value.mean for value in values)
+        for table in models.by_model(study, settings, metric, scale, stick):
+            yield Part(
+                name="Models side by side",
+                scale=scale,
+                summary=[models.summary(table)],
+                caption=models.caption(settings, metric, scale, stick),
+                cautions=[],
+                tables=[table],
+                folded=[],
+            )
