@@ -109,7 +109,9 @@ def _released(folder: Path, stopped: list[Waiting]) -> int:
         seen = states.look(folder)
         # A worker may outlive the process that the job is known by, and its claim with it.
         working = {cell.job for cell in seen.cells if cell.state == states.RUNNING}
-        if not ids & ({job.job.id for job in seen.jobs} | working):
+        # One whose cells are all settled is not seen among the jobs, and may still be ending.
+        ending = any(_is_here(job) and _runs(job) for job in stopped)
+        if not ending and not ids & ({job.job.id for job in seen.jobs} | working):
             break
         if not killed and time.monotonic() - began > GRACE:
             killed = True
@@ -130,9 +132,15 @@ def _is_here(job: Waiting) -> bool:
 def _signal(job: Waiting, number: signal.Signals) -> None:
     """Sends a signal to a local job: its controller leads a group of processes."""
     assert job.job.id is not None
-    if process.started(int(job.job.id)) == job.job.started:
+    if _runs(job):
         with suppress(ProcessLookupError):
             os.killpg(int(job.job.id), number)
+
+
+def _runs(job: Waiting) -> bool:
+    """Whether the process of a local job is still there."""
+    assert job.job.id is not None
+    return process.started(int(job.job.id)) == job.job.started
 
 
 def _elsewhere(jobs: list[Waiting], folder: Path) -> list[str]:
