@@ -109,7 +109,7 @@ def _calls(model: Model, batches: Sequence[int], device: str) -> dict[int, float
     for batch in batches:
         try:
             found[batch] = _call(model, batch, device)
-        except Exception as error:
+        except Exception as error:  # of as many types as devices have
             if not is_out_of_memory(error):
                 raise
             break

@@ -5,7 +5,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from bench.report import frame, planned, yardstick
+from bench.report import planned
 from bench.report.content import BOLD, Footnotes, Place, Table
 from bench.report.frame import Setting, Study
 from bench.report.markdown import Scale, count, escape, listed
@@ -27,13 +27,23 @@ def comparable(study: Study) -> Iterator[list[Setting]]:
 
 
 def by_model(
-    study: Study, settings: Sequence[Setting], metric: str, scale: Scale, stick: Yardstick
+    settings: Sequence[Setting],
+    found: Sequence[pd.DataFrame],
+    scale: Scale,
+    stick: Yardstick,
+    how: str,
 ) -> Iterator[Table]:
     """The table of `comparable` settings, if any configuration has values on two of them.
 
     Of two models it has the difference too, with the error of its pairs of images.
+
+    Args:
+        settings: the models.
+        found: the points of each.
+        scale: of all values.
+        stick: what they are compared by.
+        how: where the errors of differences come from (`yardstick.pairing`).
     """
-    found = [frame.points(setting.cells, metric) for setting in settings]
     joined = pd.concat([points.assign(model=model) for model, points in enumerate(found)])
     valued = joined[joined["mean"].notna() & joined["budget"].notna()]
     signs, notes, rows = Signs("row", stick), Footnotes(), []
@@ -51,7 +61,6 @@ def by_model(
     names = planned.apart([setting.described for setting in settings])
     legend = signs.legend()
     if two:
-        how = yardstick.pairing(study, metric)
         told = f" ± one standard error, {how}" if how else ""
         legend.append(f"Difference: {names[1]} less {names[0]}{told}.")
     header = ["Configuration", "NFE", *names, *(["Difference"] if two else [])]

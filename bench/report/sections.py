@@ -84,9 +84,10 @@ def parts(study: Study, metric: str) -> Iterator[Part]:
             folded=by_nfe if repeated else [],
         )
     for settings in models.comparable(study):
-        values = [value for one in settings for value in frame.points(one.cells, metric)["value"]]
-        scale = Scale.of(value.mean for value in values)
-        for table in models.by_model(study, settings, metric, scale, stick):
+        found = [frame.points(setting.cells, metric) for setting in settings]
+        scale = Scale.of(mean for points in found for mean in points["mean"])
+        how = yardstick.pairing(study, metric)
+        for table in models.by_model(settings, found, scale, stick, how):
             yield Part(
                 name="Models side by side",
                 scale=scale,
