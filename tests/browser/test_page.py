@@ -98,6 +98,21 @@ def run(browser: Any, script: str, *arguments: Any) -> Any:
     return browser.execute_script(script, *arguments)
 
 
+def point_at(browser: Any, spot: Any) -> None:
+    """Scrolls to a spot and, once the page has been told of that, moves the pointer onto it.
+
+    A scroll takes a value away that is shown, and its event comes with the next frame: on a busy
+    machine after a pointer that does not wait.
+    """
+    from selenium.webdriver import ActionChains
+
+    script = """const [spot, done] = arguments;
+        spot.scrollIntoView({block: 'center'});
+        requestAnimationFrame(() => requestAnimationFrame(done))"""
+    browser.execute_async_script(script, spot)
+    ActionChains(browser).move_to_element(spot).perform()
+
+
 def shoot(browser: Any, name: str) -> None:
     if SHOTS:
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
@@ -196,8 +211,7 @@ def test_values_of_the_plot_show_by_pointer_and_by_keyboard(browser: Any, page: 
     spots = browser.find_elements("css selector", ".metric:not([hidden]) .plot:not([hidden]) .spot")
     tip = browser.find_element("id", "tip")
     assert not tip.is_displayed()
-    run(browser, "arguments[0].scrollIntoView({block: 'center'})", spots[3])
-    ActionChains(browser).move_to_element(spots[3]).perform()
+    point_at(browser, spots[3])
     assert tip.is_displayed()
     assert " NFE: " in tip.text
     assert " ± " in tip.text
@@ -221,13 +235,10 @@ def test_values_of_the_plot_show_by_pointer_and_by_keyboard(browser: Any, page: 
 
 
 def test_the_history_has_its_values_too(browser: Any, page: Path) -> None:
-    from selenium.webdriver import ActionChains
-
     look(browser, page)
     spots = browser.find_elements("css selector", ".chapter .spot")
     assert len(spots) == 18
-    run(browser, "arguments[0].scrollIntoView({block: 'center'})", spots[5])
-    ActionChains(browser).move_to_element(spots[5]).perform()
+    point_at(browser, spots[5])
     tip = browser.find_element("id", "tip").text
     assert tip == "ddim 20 at 00000005 (2026-01-06, Change 5): 4.540 ± 0.050"
     said = browser.find_element("css selector", ".chapter table").text
