@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -52,25 +53,27 @@ class Sampling:
         """
         parts: dict[str, list[Tensor]] = {name: [] for name in extractors}
         made: list[Tensor] = []
-        facts: list[ImageFacts] = []
+        facts: list[Future[ImageFacts]] = []
         seconds = {"sampling": 0.0, "features": 0.0}
         calls: list[int] = []
-        for batch in self._batches(samples):
-            began = self._clock()
-            x, spent = self._sample(batch)
-            calls += spent
-            images = to_uint8(self._finite(x, batch, index))
-            sampled = self._clock()
-            for name, extractor in extractors.items():
-                parts[name].append(extractor(images).cpu())
-            made.append(images.cpu())
-            facts.append(ImageFacts.of(made[-1]))
-            seconds["sampling"] += sampled - began
-            seconds["features"] += self._clock() - sampled
+        # Facts about images are the host's work, which goes on while a device makes the next batch.
+        with ThreadPoolExecutor(1) as aside:
+            for batch in self._batches(samples):
+                began = self._clock()
+                x, spent = self._sample(batch)
+                calls += spent
+                images = to_uint8(self._finite(x, batch, index))
+                sampled = self._clock()
+                for name, extractor in extractors.items():
+                    parts[name].append(extractor(images).cpu())
+                made.append(images.cpu())
+                facts.append(aside.submit(ImageFacts.of, made[-1]))
+                seconds["sampling"] += sampled - began
+                seconds["features"] += self._clock() - sampled
         return Chunk(
             features={name: torch.cat(part).numpy() for name, part in parts.items()},
             extractors={name: identity(extractor) for name, extractor in extractors.items()},
-            facts=ImageFacts.merged(facts),
+            facts=ImageFacts.merged(each.result() for each in facts),
             images=torch.cat(made).numpy(),
             calls=calls,
             seconds=seconds,
