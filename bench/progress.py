@@ -117,7 +117,8 @@ class Watch:
             f"{self._now.images:,} of {self._total.images:,} images"
         )
         if images := self._now.images - self._before.images:
-            line += f", {images / elapsed:,.0f} images/s"
+            rate = images / elapsed
+            line += f", {rate:,.0f} images/s" if rate >= 1 else f", {rate:.2g} images/s"
         share = self._share(self._now)
         gained = share - self._share(self._before)
         if self._open and gained > SURE:

@@ -397,6 +397,8 @@ def test_progress_of_a_half_finished_sweep(sweep: Sweep, tmp_path: Path) -> None
     watch._now = watch._look()
     assert watch._line().startswith("2 of 5 cells, 600 of 1,000 images, ")
     assert watch._line().endswith(" left")
+    watch._began = time.monotonic() - 6000
+    assert ", 0.1 images/s, " in watch._line(), "not 0 where it is slow"
 
 
 LOCAL = "{executor: local, workers: 2}"
