@@ -2,7 +2,7 @@
 
     python tests/benchmarks/write_readme.py --data cifar10_test.npz
 
-A quarter of an hour of two cores that do nothing else. A promise that is broken is written
+Twenty minutes of two cores that do nothing else. A promise that is broken is written
 down like one that is kept.
 """
 
@@ -20,10 +20,10 @@ from tests.benchmarks.inception_speed import processor
 
 HERE = Path(__file__).parent
 COMMANDS = (
-    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3",
-    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3 --compile",
-    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3 --dtype bfloat16",
-    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 3 --dtype bfloat16 --compile",
+    "sampling_speed.py --images 16 --batch 16 --threads 2 --rounds 7",
+    "sampling_speed.py --images 16 --batch 16 --threads 2 --rounds 7 --compile",
+    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 7 --dtype bfloat16",
+    "sampling_speed.py --images 32 --batch 16 --threads 2 --rounds 7 --dtype bfloat16 --compile",
     "inception_speed.py --data {data} --images 64 --rounds 3",
 )
 ON_A_GPU = ("sampling_speed.py --device cuda --dtype float16 --images 3000 --batch 1000 --compile",)
