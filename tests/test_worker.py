@@ -370,9 +370,9 @@ def test_whole_cell_is_left_to_who_has_it(tmp_path: Path) -> None:
 def test_thousands_of_cells_leave_a_worker_as_it_was(
     tmp_path: Path, count: int, split: int
 ) -> None:
-    """Over four workers, from a quarter of the cells to the end: 16 MB, a file, a thread at most.
+    """Over four workers, from a quarter of the cells to the end: 8 MB, no file and no thread.
 
-    A claim comes and goes with a file and a thread; 2,000 cells took 90 s on two busy cores.
+    2,000 cells took 90 s on two busy cores.
     """
     command = [sys.executable, "-m", "tests.soak", str(tmp_path), str(count), "4", str(split)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -384,6 +384,6 @@ def test_thousands_of_cells_leave_a_worker_as_it_was(
     grown = report["grown"]
     assert (report["cells"], report["done"], report["statuses"]) == (count, count, [0] * 4)
     assert report["twice"] == report["torn"] == report["left"] == []
-    assert grown["rss"] < 16 * 1024
-    assert (grown["files"] <= 2, grown["threads"] <= 1, grown["children"]) == (True, True, 0)
+    assert grown["rss"] < 8 * 1024
+    assert max(grown["files"], grown["threads"], grown["children"]) <= 0
     assert report["seconds"] < 600
