@@ -176,6 +176,7 @@ class Sweep:
     Attributes:
         name: names the folders of results and reports.
         file: path of the file, as it was given.
+        file_digest: of what it says.
         question: its first comment line, or "".
         samples: number of images of every cell.
         metrics: names of the metrics asked of every cell.
@@ -189,6 +190,7 @@ class Sweep:
 
     name: str
     file: str
+    file_digest: str
     question: str
     samples: int
     metrics: tuple[str, ...]
@@ -210,6 +212,7 @@ class Sweep:
             "format": results.FORMAT,
             "name": self.name,
             "file": self.file,
+            "file_digest": self.file_digest,
             "question": self.question,
             "cells": [
                 {
@@ -256,6 +259,7 @@ def _sweep(document: Document) -> Sweep:
             f"{document.file}: the file is empty. A sweep needs at least model, samples, metrics, "
             "reference and grid."
         )
+    file_digest = document.digest  # of what a person wrote, before anything is put in
     expansions = presets.expand(document)
     # Each part is checked also where another is wrong, so that one run shows all mistakes.
     head = validated(Head, document, document.data, ())
@@ -280,6 +284,7 @@ def _sweep(document: Document) -> Sweep:
     return Sweep(
         name=name,
         file=document.file,
+        file_digest=file_digest,
         question=document.question,
         samples=head.samples,
         metrics=tuple(dict.fromkeys(head.metrics)),

@@ -638,6 +638,27 @@ def test_status_of_what_is_missing_exits_with_1_and_needs_no_torch(
     assert done.stdout == "3 cells: 2 done, 0 failed, 1 missing.\n\n"
 
 
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_of_an_edited_sweep_the_cells_that_ran_are_told(
+    capsys: pytest.CaptureFixture[str], finished: Path, command: str
+) -> None:
+    text = finished.read_text()
+    finished.write_text(text.replace("steps: 3", "steps: [3, 4]"))
+    said = bench(capsys, command, finished)
+    assert said.code == 0
+    assert said.err == (
+        f"{finished} was edited since it was last run, and results/tiny has the cells of that run. "
+        '"bench run" and "bench submit" take over what it says now.\n'
+    )
+    assert bench(capsys, command, "results/tiny").err == ""
+    finished.write_text(f"{text}# in other words\n")
+    assert bench(capsys, command, finished).err == ""
+    plan = Path("results/tiny/sweep.json")  # as it was before plans knew it
+    plan.write_text(re.sub('.*"file_digest".*\n', "", plan.read_text()))
+    finished.write_text(text.replace("steps: 3", "steps: [3, 4]"))
+    assert bench(capsys, command, finished).err == ""
+
+
 def test_submit_of_an_inline_sweep(capsys: pytest.CaptureFixture[str], sweep_file: Path) -> None:
     said = bench(capsys, "submit", sweep_file)
     assert said.code == 1

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bench import results, samplers, sweep
+from bench import results, samplers, sweep, yaml_lines
 from bench.diffusion.spacing import SPACINGS
 from bench.errors import SweepError
 from bench.metrics.registry import METRICS
@@ -353,10 +353,14 @@ def test_everything_that_changes_the_images_changes_the_key(name: str, value: An
     assert Cell(**{**cell.canonical(), name: value}).key != cell.key
 
 
+def test_the_digest_of_a_file_is_of_what_a_person_wrote() -> None:
+    text = f"{HEAD}grid: [{{preset: ddim-paper, steps: 5}}]\n"
+    assert sweep.parse(text).plan()["file_digest"] == yaml_lines.parse(text, "a.yaml").digest
+
+
 def test_plan(tmp_path: Path) -> None:
-    found = sweep.parse(
-        f"{HEAD}grid:\n  - {{sampler: heun, nfe: 10, unreachable: below}}\n", "a/b.yaml"
-    )
+    text = f"{HEAD}grid:\n  - {{sampler: heun, nfe: 10, unreachable: below}}\n"
+    found = sweep.parse(text, "a/b.yaml")
     results.write_plan(tmp_path, found.plan())
     plan = results.read_plan(tmp_path)
     exact, cell = found.cells()
@@ -382,6 +386,7 @@ def test_plan(tmp_path: Path) -> None:
         "format": results.FORMAT,
         "name": "b",
         "file": "a/b.yaml",
+        "file_digest": yaml_lines.parse(text, "a/b.yaml").digest,
         "question": "Which one?",
         "families": {"heun": "PF-ODE, classical"},
         "metrics": ["fd_cifar"],

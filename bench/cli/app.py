@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import bench
+from bench.cli.terminal import complain
 from bench.errors import BenchError, SweepError
 
 if TYPE_CHECKING:
@@ -72,17 +73,29 @@ def device_of(device: Device) -> str:
 
 
 def results_folder(path: Path, results: Path) -> Path:
-    """The results folder of a sweep file; a folder is its own."""
+    """The results folder of a sweep file; a folder is its own.
+
+    It complains where its cells are not those of the file.
+    """
     if path.is_dir():
         return path
     # The name alone, without expanding the sweep: a report needs neither torch nor the model.
+    from bench import results as records
     from bench import yaml_lines
 
     document = yaml_lines.read(path)
     name = document.data.get("name", path.stem)
     if not isinstance(name, str):
         raise SweepError(f"{path}: name is {name!r}; expected a text, which names the folder.")
-    return results / name
+    folder = results / name
+    if (folder / records.PLAN).exists():
+        digest = records.read_plan(folder).get("file_digest")  # absent in older plans
+        if digest not in (None, document.digest):
+            complain(
+                f"{path} was edited since it was last run, and {folder} has the cells of that "
+                'run. "bench run" and "bench submit" take over what it says now.'
+            )
+    return folder
 
 
 def one_cell(plan: "Json", path: Path, cell: str) -> "Json":
