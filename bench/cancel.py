@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import claim, process, scheduler, states
+from bench.claim import Owner
 from bench.states import Waiting
 from bench.submissions import Submission
 
@@ -103,24 +104,47 @@ def _scancel(jobs: list[Waiting]) -> None:
 def _released(folder: Path, stopped: list[Waiting]) -> int:
     """Waits until these jobs are gone; how many claims they left, which are released."""
     began = time.monotonic()
-    ids = {job.job.id for job in stopped} - {None}
     killed = False
-    while stopped and time.monotonic() - began < PATIENCE:
-        seen = states.look(folder)
-        # A worker may outlive the process that the job is known by, and its claim with it.
-        working = {cell.job for cell in seen.cells if cell.state == states.RUNNING}
-        # One whose cells are all settled is not seen among the jobs, and may still be ending.
-        ending = any(_is_here(job) and _runs(job) for job in stopped)
-        if not ending and not ids & ({job.job.id for job in seen.jobs} | working):
-            break
+    while (left := _there(folder, stopped)) and time.monotonic() - began < PATIENCE:
         if not killed and time.monotonic() - began > GRACE:
             killed = True
             for job in stopped:
                 if _is_here(job):
                     _signal(job, signal.SIGKILL)
         time.sleep(POLL)
-    held = [one for one in states.look(folder).stale if one.owner and one.owner.job in ids]
-    return sum(claim.release(one.path, one.owner) for one in held)
+    held = [(path, owner) for path, owner in _claims(folder, stopped) if owner.job not in left]
+    return sum(claim.release(path, owner) for path, owner in held)
+
+
+def _there(folder: Path, stopped: list[Waiting]) -> set[str]:
+    """Ids of those of these jobs that are still there."""
+    seen = {(job.submission.id, job.job.id) for job in states.look(folder).jobs}
+    # A worker may outlive the process that its job is known by, and its claim with it.
+    working = {owner.job for _, owner in _claims(folder, stopped) if owner.runs_here}
+    return {
+        job.job.id
+        for job in stopped
+        if job.job.id is not None
+        and (
+            (job.submission.id, job.job.id) in seen
+            or job.job.id in working
+            # Whose cells are all settled is not seen, and may still be ending.
+            or (_is_here(job) and _runs(job))
+        )
+    }
+
+
+def _claims(folder: Path, jobs: list[Waiting]) -> list[tuple[Path, Owner]]:
+    """The claims of these jobs, also on cells that have their record by now."""
+    local = {job.job.id for job in jobs if _is_here(job)}
+    slurm = {job.job.id for job in jobs if not _is_here(job)}
+    found = [(path, claim.owner_of(path)) for path in folder.glob(f"work/*/{claim.CLAIM}*")]
+    return [
+        (path, owner)
+        for path, owner in found
+        # Machines that share the folder may have processes of the same number.
+        if owner and (owner.job in slurm or (owner.is_here and owner.job in local))
+    ]
 
 
 def _is_here(job: Waiting) -> bool:

@@ -62,6 +62,16 @@ class Owner:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(process.machine(), host, pid, started, job, uuid4().hex, now)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return self.machine == process.machine()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it is a process of this machine that is still there."""
+        return self.is_here and process.started(self.pid) == self.started
+
 
 class Claim:
     """A held claim; made by `claimed`."""
@@ -221,8 +231,8 @@ def _stale(path: Path, text: str, job: str, now: float | None = None) -> bool:
     if owner is not None:
         if job and owner.job == job:
             return True
-        if owner.machine == process.machine():
-            return process.started(owner.pid) != owner.started
+        if owner.is_here:
+            return not owner.runs_here
     try:
         now = clock(path.parent) if now is None else now
         return now - path.stat().st_mtime > STALE_AFTER

@@ -4,6 +4,7 @@ It serves in this process, in a local job and in a task of a SLURM array alike.
 """
 
 import logging
+import signal
 import time
 import traceback
 from collections.abc import Callable, Collection
@@ -15,7 +16,7 @@ from pathlib import Path
 import submitit
 from submitit.core.utils import UncompletedJobError
 
-from bench import atomic, chunks, results
+from bench import atomic, chunks, interrupt, results
 from bench.cell import Setting, has_chunks, is_done, make_chunks, record_failure, run_cell
 from bench.claim import CLAIM, Claim, claimed
 from bench.errors import BenchError, ResultError
@@ -71,18 +72,19 @@ def worker(
     del plan, rows
     setting.bind()  # what is missing on this machine is no fault of the cells
     atomic.make_folder(folder / "work")
-    hand = _Hand(setting, folder, job, split, first)
     settled = 0
-    while True:
-        became = [hand.work_on(cell) for cell in waiting]
-        settled += became.count(_Became.SETTLED)
-        left = (_Became.BUSY, _Became.ADVANCED)
-        waiting = [cell for cell, it in zip(waiting, became, strict=True) if it in left]
-        if {_Became.SETTLED, _Became.ADVANCED} & set(became):
-            continue
-        if not stay or not waiting:
-            return settled
-        time.sleep(PAUSE)  # what is left has owners that are alive
+    with interrupt.remembered() as reraise:
+        hand = _Hand(setting, folder, job, split, first, reraise)
+        while True:
+            became = [hand.work_on(cell) for cell in waiting]
+            settled += became.count(_Became.SETTLED)
+            left = (_Became.BUSY, _Became.ADVANCED)
+            waiting = [cell for cell, it in zip(waiting, became, strict=True) if it in left]
+            if {_Became.SETTLED, _Became.ADVANCED} & set(became):
+                continue
+            if not stay or not waiting:
+                return settled
+            time.sleep(PAUSE)  # what is left has owners that are alive
 
 
 def is_settled(cell: Cell, setting: Setting, folder: Path) -> bool:
@@ -106,13 +108,17 @@ class _LostClaim(Exception):
 
 @dataclass(frozen=True)
 class _Hand:
-    """What a worker does with a cell; the attributes are those of `worker`."""
+    """What a worker does with a cell; the attributes are those of `worker`.
+
+    `reraise` raises what ends the worker, where it was taken for something else on its way.
+    """
 
     setting: Setting
     folder: Path
     job: str
     split: int
     first: int
+    reraise: Callable[[], None]
 
     def work_on(self, cell: Cell) -> _Became:
         """Does of a cell what is free: all of it, or slices and the scoring."""
@@ -161,21 +167,31 @@ class _Hand:
             if self._is_settled(cell):
                 return _Became.NOTHING_TO_DO
             try:
-                return task(cell, partial(_check, claim, work))
+                return task(cell, partial(self._check, claim, work))
             except _LostClaim:
                 log.warning("%s: another worker took it over.", cell.label)
                 return _Became.BUSY
             except (ResultError, UncompletedJobError):  # a full disk; a job that is being requeued
                 raise
             except BenchError as error:
+                self.reraise()
                 reason = str(error)
             except Exception as error:
+                self.reraise()
                 log.exception("%s failed", cell.label)
                 reason = _reason(error, cell)
             free_memory()  # what the error held on to
             log.error("%s failed: %s", cell.label, reason)
             record_failure(cell, self.folder, reason)
             return _Became.SETTLED
+
+    def _check(self, claim: Claim, work: Path) -> None:
+        """Raises what ends the work, if anything does."""
+        self.reraise()
+        if claim.lost:
+            with atomic.explained(work):
+                work.stat()  # its claim may be gone with everything else
+            raise _LostClaim
 
     def _is_settled(self, cell: Cell) -> bool:
         return is_settled(cell, self.setting, self.folder)
@@ -187,15 +203,9 @@ class _Hand:
         except (ResultError, UncompletedJobError):
             raise
         except Exception:
+            self.reraise()
             log.exception("%s: its chunks cannot be judged", cell.label)
             return False
-
-
-def _check(claim: Claim, work: Path) -> None:
-    if claim.lost:
-        with atomic.explained(work):
-            work.stat()  # its claim may be gone with everything else
-        raise _LostClaim
 
 
 def _reason(error: Exception, cell: Cell) -> str:
@@ -229,6 +239,8 @@ class Job:
     def __call__(self) -> str:
         """Runs the loop; returns the message of what stopped it early, or ''."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        # "bench cancel" sends it, and what a shell started in the background would not hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             here = submitit.JobEnvironment()
             stay = here.cluster != "slurm"

@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "yaml_lines": {"errors"},
     "provenance": set(),
     "process": set(),
+    "interrupt": set(),
     "atomic": {"errors", "process"},
     "code": {"atomic"},
     "claim": {"atomic", "errors", "process"},
@@ -67,7 +68,8 @@ ARROWS: dict[str, set[str]] = {
     "estimate": {"cell", "diffusion", "errors", "metrics", "models", "numerics", "sweep"},
     "jobs": {"cell", "results", "sweep"},
     "worker": {
-        *("atomic", "cell", "chunks", "claim", "errors", "jobs", "numerics", "results", "sweep"),
+        *("atomic", "cell", "chunks", "claim", "errors", "interrupt", "jobs", "numerics"),
+        *("results", "sweep"),
     },
     "executors": {
         *("arrays", "atomic", "claim", "code", "errors", "jobs", "process", "provenance"),

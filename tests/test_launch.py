@@ -509,6 +509,50 @@ def test_cancel_stops_workers_and_releases_claims(tmp_path: Path, tiny_job: None
     executors.collect()
 
 
+def test_cancel_is_heard_by_workers_that_a_shell_started_in_the_background(
+    tmp_path: Path, tiny_job: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a shell has them ignore Ctrl-C, which is what they are told to end by."""
+    monkeypatch.setattr(cancel, "GRACE", 1000.0)  # nothing is killed
+    folder = tmp_path / "r"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        launch.submit(fakes.make_sweep(tmp_path, samples=200_000, launch=LOCAL), folder)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    while len(list(folder.glob("work/*/claim"))) < 2:  # both compute
+        time.sleep(0.02)
+    assert cancel.cancel(folder).jobs == 2
+    assert [process.started(pid) for pid in workers_of(folder)] == [None, None]
+    assert states.look(folder).counts["done"] < 5
+    executors.collect()
+
+
+def test_cancel_releases_the_claims_of_its_jobs_alone(tmp_path: Path, sweep: Sweep) -> None:
+    """Also on a cell that got its record, where the worker was killed before it let go."""
+    results.write_plan(tmp_path, sweep.plan())
+    settled, *others = sweep.cells()
+    sleeper = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    job, started = str(sleeper.pid), process.started(sleeper.pid)
+    keys = [cell.key for cell in sweep.cells()]
+    made = Submission.intended(
+        "local", "tiny", [keys], now=time.time(), code="", commit=None, snapshot=None
+    )
+    submissions.write(tmp_path, made.with_job(0, job, [], started))
+    record_failure(settled, tmp_path, "for a reason")
+    own = replace(Owner.this(job), pid=sleeper.pid, started=started or 0)
+    owners = [own, own, replace(own, machine="elsewhere"), Owner.this("another")]
+    for cell, owner in zip([settled, *others], owners, strict=False):
+        work = chunks.folder_of(tmp_path, cell.key)
+        work.mkdir(parents=True, exist_ok=True)
+        (work / CLAIM).write_text(json.dumps(asdict(owner)))
+    done = cancel.cancel(tmp_path)
+    assert (done.jobs, done.released, done.left) == (1, 2, ())
+    left = {path.parent.name for path in tmp_path.glob("work/*/claim")}
+    assert left == {cell.key for cell in others[1:3]}
+    assert sleeper.wait() == -signal.SIGINT
+
+
 def test_workers_of_another_machine_are_stopped_there(
     tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from bench import fingerprint as fingerprints
 from bench import worker as workers
 from bench.cell import Setting, has_chunks
 from bench.claim import CLAIM, claimed
-from bench.errors import CellError
+from bench.errors import CellError, ModelError
 from bench.jobs import jobs_of_plan
 from bench.metrics.registry import METRICS
 from bench.results import Result
@@ -233,6 +234,55 @@ def test_cell_that_cannot_begin_is_a_failure_and_no_end(
     found = results.read_all(folder)
     assert Counter(result.status for result in found.values()) == {"done": 2, "failed": 1}
     assert str(found[bad.key].error).startswith("KeyError: 'oops' (test_worker.py:")
+
+
+def preempted(*_: object) -> None:
+    """What submitit's handler does when it has requeued the job."""
+    sys.exit(-1)
+
+
+@pytest.mark.parametrize("error", [ValueError("no shape"), ModelError("no model"), None])
+@pytest.mark.parametrize(
+    ("number", "handler", "raised"),
+    [
+        (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+        (signal.SIGUSR2, preempted, SystemExit),
+    ],
+    ids=["cancelled", "preempted"],
+)
+def test_an_interrupt_that_compiled_code_swallows_ends_the_worker_and_fails_no_cell(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plain: dict[str, str],
+    number: signal.Signals,
+    handler: Callable[..., None],
+    raised: type[BaseException],
+    error: Exception | None,
+) -> None:
+    """safetensors made a ValueError of a KeyboardInterrupt, and the cell of it failed."""
+    folder, real = planned(fakes.make_sweep(tmp_path), tmp_path / "r"), Setting.load
+
+    def load(self: Setting, cell: Cell) -> Any:
+        try:
+            signal.raise_signal(number)
+        except raised:
+            if error is not None:
+                raise error from None
+        return real(self, cell)
+
+    before = signal.signal(number, handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Setting, "load", load)
+            with pytest.raises(raised):
+                worker(folder)
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
+    assert results.read_all(folder) == {}
+    assert leftovers(folder) == []
+    assert worker(folder) == 5
+    assert scores(folder) == plain
 
 
 def test_who_lost_a_slice_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
