@@ -550,7 +550,7 @@ def test_cancel_releases_the_claims_of_its_jobs_alone(tmp_path: Path, sweep: Swe
     assert (done.jobs, done.released, done.left) == (1, 2, ())
     left = {path.parent.name for path in tmp_path.glob("work/*/claim")}
     assert left == {cell.key for cell in others[1:3]}
-    assert sleeper.wait() == -signal.SIGINT
+    assert sleeper.wait() < 0, "by a signal"
 
 
 def test_workers_of_another_machine_are_stopped_there(
