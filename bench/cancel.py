@@ -82,9 +82,8 @@ def undo(folder: Path, made: Submission) -> None:
     began = time.monotonic()
     while scheduler.named(made.name) and time.monotonic() - began < PATIENCE:
         time.sleep(POLL)
-    for path in folder.glob(f"work/*/{claim.CLAIM}*") if arrays else ():
-        owner = claim.owner_of(path)
-        if owner is not None and owner.job.split("_")[0] in arrays:
+    for path, owner in _claims(folder) if arrays else ():
+        if owner.job.split("_")[0] in arrays:
             claim.release(path, owner)
 
 
@@ -112,7 +111,7 @@ def _released(folder: Path, stopped: list[Waiting]) -> int:
                 if _is_here(job):
                     _signal(job, signal.SIGKILL)
         time.sleep(POLL)
-    held = [(path, owner) for path, owner in _claims(folder, stopped) if owner.job not in left]
+    held = [(path, owner) for path, owner in _held(folder, stopped) if owner.job not in left]
     return sum(claim.release(path, owner) for path, owner in held)
 
 
@@ -120,7 +119,7 @@ def _there(folder: Path, stopped: list[Waiting]) -> set[str]:
     """Ids of those of these jobs that are still there."""
     seen = {(job.submission.id, job.job.id) for job in states.look(folder).jobs}
     # A worker may outlive the process that its job is known by, and its claim with it.
-    working = {owner.job for _, owner in _claims(folder, stopped) if owner.runs_here}
+    working = {owner.job for _, owner in _held(folder, stopped) if owner.runs_here}
     return {
         job.job.id
         for job in stopped
@@ -134,17 +133,22 @@ def _there(folder: Path, stopped: list[Waiting]) -> set[str]:
     }
 
 
-def _claims(folder: Path, jobs: list[Waiting]) -> list[tuple[Path, Owner]]:
-    """The claims of these jobs, also on cells that have their record by now."""
+def _held(folder: Path, jobs: list[Waiting]) -> list[tuple[Path, Owner]]:
+    """The claims of these jobs."""
     local = {job.job.id for job in jobs if _is_here(job)}
     slurm = {job.job.id for job in jobs if not _is_here(job)}
-    found = [(path, claim.owner_of(path)) for path in folder.glob(f"work/*/{claim.CLAIM}*")]
     return [
         (path, owner)
-        for path, owner in found
+        for path, owner in _claims(folder)
         # Machines that share the folder may have processes of the same number.
-        if owner and (owner.job in slurm or (owner.is_here and owner.job in local))
+        if owner.job in slurm or (owner.is_here and owner.job in local)
     ]
+
+
+def _claims(folder: Path) -> list[tuple[Path, Owner]]:
+    """All claims that say whose they are, also on cells that have their record by now."""
+    found = [(path, claim.owner_of(path)) for path in folder.glob(f"work/*/{claim.CLAIM}*")]
+    return [(path, owner) for path, owner in found if owner is not None]
 
 
 def _is_here(job: Waiting) -> bool:

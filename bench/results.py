@@ -111,7 +111,7 @@ def write(folder: Path, result: Result) -> Path:
     """
     path = path_of(folder, result.key)
     record = {"format": result.format, **asdict(result)}  # the format number comes first
-    record["digest"] = _digest(record)
+    record["digest"] = digest(record)
     atomic.write_text(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return path
 
@@ -180,16 +180,16 @@ def verify(folder: Path) -> None:
     for path in _records(folder):
         record = read_json(path)
         said = record.pop("digest", None)
-        if said is not None and said != (found := _digest(record)):
+        if said is not None and said != (found := digest(record)):
             raise ResultError(
                 f"{path} was edited: its digest is {found}, and the record says {said}. "
                 "Restore it from version control, or remove it to compute its cell again."
             )
 
 
-def _digest(record: Json) -> str:
-    """16 hex digits over the content of a record, however it is laid out."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+def digest(data: Json) -> str:
+    """16 hex digits over JSON data, however it is laid out."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def gather(*folders: Path) -> dict[str, Result]:

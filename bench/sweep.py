@@ -176,7 +176,7 @@ class Sweep:
     Attributes:
         name: names the folders of results and reports.
         file: path of the file, as it was given.
-        file_digest: of what it says.
+        file_digest: of the data that it holds.
         question: its first comment line, or "".
         samples: number of images of every cell.
         metrics: names of the metrics asked of every cell.
@@ -259,7 +259,7 @@ def _sweep(document: Document) -> Sweep:
             f"{document.file}: the file is empty. A sweep needs at least model, samples, metrics, "
             "reference and grid."
         )
-    file_digest = document.digest  # of what a person wrote, before anything is put in
+    file_digest = results.digest(document.data)  # of what a person wrote, before anything is put in
     expansions = presets.expand(document)
     # Each part is checked also where another is wrong, so that one run shows all mistakes.
     head = validated(Head, document, document.data, ())

@@ -7,7 +7,6 @@ truth values, `1:30` is the number 90 and `010` is 8. Here numbers are what a ph
 tags are refused: what a file says stands where it says it.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -62,12 +61,6 @@ class Document:
     lines: dict[Keys, int] = field(default_factory=dict)
     texts: dict[Keys, str] = field(default_factory=dict)
     problems: list[tuple[int, str]] = field(default_factory=list)
-
-    @property
-    def digest(self) -> str:
-        """16 hex digits over the data, however it is laid out."""
-        text = json.dumps(self.data, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def written(self, keys: Keys) -> Keys:
         """The longest part of `keys` that stands in the file (`eta: 1` has no eta[0])."""

@@ -16,6 +16,7 @@ from bench.code import Guarded
 from bench.errors import ResultError
 from bench.metrics.registry import METRICS
 from tests import fakes
+from tests.signals import handled
 
 ROOT = Path(__file__).parents[1]
 
@@ -110,12 +111,11 @@ def test_requeue_that_ends_its_own_command_is_no_fault_of_the_work() -> None:
     def requeue(*_: object) -> None:
         raise subprocess.CalledProcessError(-15, "scontrol requeue 17_4")
 
-    before = signal.signal(signal.SIGUSR2, requeue)
-    try:
-        with pytest.raises(UncompletedJobError, match="was to be requeued: "):
-            Guarded(Signalled(), code.digest())()
-    finally:
-        signal.signal(signal.SIGUSR2, before)
+    with (
+        handled(signal.SIGUSR2, requeue),
+        pytest.raises(UncompletedJobError, match="was to be requeued: "),
+    ):
+        Guarded(Signalled(), code.digest())()
 
 
 @pytest.mark.parametrize("snapshot", [False, True])

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bench import interrupt
+from tests.signals import handled
 
 
 def leave(*_: object) -> None:
@@ -15,9 +16,8 @@ def leave(*_: object) -> None:
 @pytest.fixture
 def number() -> Iterator[signal.Signals]:
     """A signal whose handler exits, as submitit's does."""
-    before = signal.signal(signal.SIGUSR2, leave)
-    yield signal.SIGUSR2
-    signal.signal(signal.SIGUSR2, before)
+    with handled(signal.SIGUSR2, leave):
+        yield signal.SIGUSR2
 
 
 def swallow(number: signal.Signals) -> None:

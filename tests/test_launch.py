@@ -32,6 +32,7 @@ from bench.worker import Job, worker
 from tests import fakes
 from tests.disks import small_disk
 from tests.kills import computed_twice, leftovers, scores, torn
+from tests.signals import handled
 
 ROOT = Path(__file__).parents[1]
 HOLD = (
@@ -417,6 +418,14 @@ def wait_for(folder: Path, pattern: str) -> None:
         time.sleep(0.02)
 
 
+def intended(executor: str, sweep: Sweep) -> Submission:
+    """A submission by this process of one job that looks at all cells of a sweep."""
+    keys = [cell.key for cell in sweep.cells()]
+    return Submission.intended(
+        executor, "tiny", [keys], now=time.time(), code="", commit=None, snapshot=None
+    )
+
+
 def workers_of(folder: Path) -> list[int]:
     """Process ids of all workers that were ever submitted."""
     made = submissions.read_all(folder)
@@ -515,11 +524,8 @@ def test_cancel_is_heard_by_workers_that_a_shell_started_in_the_background(
     """Such a shell has them ignore Ctrl-C, which is what they are told to end by."""
     monkeypatch.setattr(cancel, "GRACE", 1000.0)  # nothing is killed
     folder = tmp_path / "r"
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with handled(signal.SIGINT, signal.SIG_IGN):
         launch.submit(fakes.make_sweep(tmp_path, samples=200_000, launch=LOCAL), folder)
-    finally:
-        signal.signal(signal.SIGINT, before)
     while len(list(folder.glob("work/*/claim"))) < 2:  # both compute
         time.sleep(0.02)
     assert cancel.cancel(folder).jobs == 2
@@ -534,11 +540,7 @@ def test_cancel_releases_the_claims_of_its_jobs_alone(tmp_path: Path, sweep: Swe
     settled, *others = sweep.cells()
     sleeper = subprocess.Popen(["sleep", "600"], start_new_session=True)
     job, started = str(sleeper.pid), process.started(sleeper.pid)
-    keys = [cell.key for cell in sweep.cells()]
-    made = Submission.intended(
-        "local", "tiny", [keys], now=time.time(), code="", commit=None, snapshot=None
-    )
-    submissions.write(tmp_path, made.with_job(0, job, [], started))
+    submissions.write(tmp_path, intended("local", sweep).with_job(0, job, [], started))
     record_failure(settled, tmp_path, "for a reason")
     own = replace(Owner.this(job), pid=sleeper.pid, started=started or 0)
     owners = [own, own, replace(own, machine="elsewhere"), Owner.this("another")]
@@ -557,12 +559,8 @@ def test_workers_of_another_machine_are_stopped_there(
     tmp_path: Path, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results.write_plan(tmp_path, sweep.plan())
-    keys = [cell.key for cell in sweep.cells()]
-    made = Submission.intended(
-        "local", "tiny", [keys], now=time.time(), code="", commit=None, snapshot=None
-    )
-    made = replace(made, machine="elsewhere", host="node07").with_job(0, "1", [], 1)
-    submissions.write(tmp_path, made)
+    made = replace(intended("local", sweep), machine="elsewhere", host="node07")
+    submissions.write(tmp_path, made.with_job(0, "1", [], 1))
     assert cancel.cancel(tmp_path).left == (
         f'The local workers on node07 can be stopped only there: "bench cancel {tmp_path}".',
     )
@@ -649,11 +647,7 @@ def test_cancelling_while_slurm_is_away_stops_what_it_can_and_says_what_is_left(
     sweep = fakes.make_sweep(tmp_path, samples=20000, launch=LOCAL)
     folder = tmp_path / "r"
     launch.submit(sweep, folder)
-    keys = [cell.key for cell in sweep.cells()]
-    made = Submission.intended(
-        "slurm", "tiny", [keys], now=time.time(), code="", commit=None, snapshot=None
-    )
-    submissions.write(folder, made.with_job(0, "17_0", []))
+    submissions.write(folder, intended("slurm", sweep).with_job(0, "17_0", []))
     place = tmp_path / "commands"
     place.mkdir()
     for name in ("squeue", "scancel"):

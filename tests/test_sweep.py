@@ -355,7 +355,15 @@ def test_everything_that_changes_the_images_changes_the_key(name: str, value: An
 
 def test_the_digest_of_a_file_is_of_what_a_person_wrote() -> None:
     text = f"{HEAD}grid: [{{preset: ddim-paper, steps: 5}}]\n"
-    assert sweep.parse(text).plan()["file_digest"] == yaml_lines.parse(text, "a.yaml").digest
+    written = results.digest(yaml_lines.parse(text, "a.yaml").data)
+    assert sweep.parse(text).plan()["file_digest"] == written
+
+
+def test_the_digest_of_a_file_is_of_its_data() -> None:
+    digest = sweep.parse(f"{HEAD}grid: [{{sampler: ddim, steps: 5}}]\n").file_digest
+    same = f"{HEAD}grid:\n  - steps: 5\n    sampler: ddim\n".replace("100", "1_00")
+    assert sweep.parse(f"# In other words\n{same}", "b.yaml").file_digest == digest
+    assert sweep.parse(f"{HEAD}grid: [{{sampler: ddim, steps: 6}}]\n").file_digest != digest
 
 
 def test_plan(tmp_path: Path) -> None:
@@ -386,7 +394,7 @@ def test_plan(tmp_path: Path) -> None:
         "format": results.FORMAT,
         "name": "b",
         "file": "a/b.yaml",
-        "file_digest": yaml_lines.parse(text, "a/b.yaml").digest,
+        "file_digest": results.digest(yaml_lines.parse(text, "a/b.yaml").data),
         "question": "Which one?",
         "families": {"heun": "PF-ODE, classical"},
         "metrics": ["fd_cifar"],

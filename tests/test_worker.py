@@ -32,6 +32,7 @@ from bench.sweep import Cell, Sweep
 from bench.worker import worker
 from tests import fakes
 from tests.kills import computed_twice, leftovers, scores
+from tests.signals import handled
 
 
 @pytest.fixture(autouse=True)
@@ -270,15 +271,11 @@ def test_an_interrupt_that_compiled_code_swallows_ends_the_worker_and_fails_no_c
                 raise error from None
         return real(self, cell)
 
-    before = signal.signal(number, handler)
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(Setting, "load", load)
-            with pytest.raises(raised):
-                worker(folder)
+    with handled(number, handler), monkeypatch.context() as patch:
+        patch.setattr(Setting, "load", load)
+        with pytest.raises(raised):
+            worker(folder)
         assert signal.getsignal(number) is handler
-    finally:
-        signal.signal(number, before)
     assert results.read_all(folder) == {}
     assert leftovers(folder) == []
     assert worker(folder) == 5

@@ -93,12 +93,6 @@ def test_an_inserted_value_stands_where_another_does() -> None:
     assert document.found(("list", 1, "clip", 0)) == "list[1].clip is true (of mine)"
 
 
-def test_the_digest_is_of_the_data() -> None:
-    digest = parse("samples: 1000\ngrid: [{steps: 5}]\n", "a.yaml").digest
-    assert parse("# Which?\ngrid:\n  - steps: 5\nsamples: 1_000\n", "b.yaml").digest == digest
-    assert parse("samples: 1000\ngrid: [{steps: 6}]\n", "a.yaml").digest != digest
-
-
 def test_one_line_reads_back() -> None:
     row = {"sampler": "ddim", "eta": [0, 0.5, "sigma-hat"], "clip": True, "file": "a: b.txt"}
     text = one_line(row)

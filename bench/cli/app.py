@@ -89,8 +89,8 @@ def results_folder(path: Path, results: Path) -> Path:
         raise SweepError(f"{path}: name is {name!r}; expected a text, which names the folder.")
     folder = results / name
     if (folder / records.PLAN).exists():
-        digest = records.read_plan(folder).get("file_digest")  # absent in older plans
-        if digest not in (None, document.digest):
+        ran = records.read_plan(folder).get("file_digest")  # absent in older plans
+        if ran not in (None, records.digest(document.data)):
             complain(
                 f"{path} was edited since it was last run, and {folder} has the cells of that "
                 'run. "bench run" and "bench submit" take over what it says now.'
